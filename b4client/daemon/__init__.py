@@ -1,0 +1,1 @@
+"""The shell: event loop, sockets, control socket, store. The only asyncio code of the project."""

@@ -1,0 +1,1 @@
+"""The kernel: makes a :class:`~b4client.model.softwire.SoftwireConfig` true, keeps it true, takes it away."""

@@ -1,0 +1,68 @@
+"""What the operator may decide, as frozen values with working defaults. ``config`` reads them from TOML and flags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Address
+
+from b4client.model.softwire import Encapsulation, PortForward
+
+
+@dataclass(frozen=True, slots=True)
+class ProtocolSettings:
+    """What the state machines may be told. Times in seconds.
+
+    ``start_delay`` False leaves out the random waits before the first message (RFC 2131 4.4.1 [S-1], RFC 8415 18.2.6
+    [D-5]): for testbeds. ``psid_len_hint`` asks for a port set of 2**(16-k) ports (RFC 7618 7 [S-18]).
+    ``prefer_shared`` turns the preference for unshared offers round [S-12]; ``offer_window_s`` is how long offers are
+    collected after the first one. ``duid``, ``iaid`` and ``hardware_address`` override what is found or made.
+    ``keep_lease_without_option88`` decides X-2: keep the lease until it expires when option 88 is withdrawn.
+    ``br`` is a static BR (lwAFTR) address that wins over what DHCPv6 says. ``servers_4o6`` are static DHCP 4o6 server addresses: None takes option 88
+    (RFC 7341 9 [F-1]); an empty tuple means multicast, for links whose operator documents 4o6 out of band.
+    """
+
+    start_delay: bool = True
+    psid_len_hint: int | None = None
+    prefer_shared: bool = False
+    offer_window_s: float = 1.0
+    keep_lease_without_option88: bool = True
+    br: IPv6Address | None = None
+    servers_4o6: tuple[IPv6Address, ...] | None = None
+    local: IPv6Address | None = None
+    duid: bytes | None = None
+    iaid: int | None = None
+    hardware_address: bytes | None = None
+    hostname: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NatTimeouts:
+    """Conntrack timeouts in seconds; the defaults keep RFC 4787 REQ-5, RFC 5382 REQ-5, RFC 5508 REQ-2."""
+
+    udp: int = 120
+    udp_stream: int = 300
+    tcp_established: int = 7440
+    tcp_transitory: int = 240
+    icmp: int = 60
+
+
+@dataclass(frozen=True, slots=True)
+class SoftwireSettings:
+    """How the softwire is to be realised on this machine.
+
+    ``device`` is the interface's name (1..15 characters). ``default_route`` False leaves routing to the operator.
+    ``route_metric`` is the metric of the default route (0: the best). ``lan`` limits what may be forwarded into the softwire to these source networks; empty
+    allows any. ``accept_local`` opens in-set ports to this machine's own INPUT policy (without it only forwards and
+    replies come in). ``clamp_mss`` fits TCP's MSS to the softwire's MTU.
+    """
+
+    device: str = "b4"
+    encapsulation: Encapsulation = Encapsulation.AUTO
+    mtu: int | None = None
+    default_route: bool = True
+    route_metric: int = 0
+    lan: tuple[IPv4Network, ...] = ()
+    accept_local: bool = True
+    clamp_mss: bool = True
+    forwards: tuple[PortForward, ...] = ()
+    timeouts: NatTimeouts = field(default_factory=NatTimeouts)

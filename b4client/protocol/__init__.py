@@ -1,0 +1,1 @@
+"""Behaviour: ``(event, now) -> effects``. No I/O, no clock; time and randomness are arguments."""

@@ -1,0 +1,63 @@
+"""What the machines want done. Imperatives; plain frozen values, interpreted in order by ``daemon.loop``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+
+from b4client.model.lease import Lease4
+from b4client.model.softwire import SoftwireConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send ``data`` from UDP port 546 of the WAN to ``destination`` port 547.
+
+    ``source`` is the address to send from: the link-local one for ff02::1:2, one of wider scope for unicast
+    (RFC 7341 9 [F-5]).
+    """
+
+    data: bytes
+    destination: IPv6Address
+    source: IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class SaveLease:
+    """Keep the lease over restarts, with the IPv6 source it was obtained from [S-17]."""
+
+    lease: Lease4
+    source: IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetLease:
+    """The stored lease is worth nothing any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Install:
+    """Make the data plane this. Answered by Installed or InstallFailed. Idempotent."""
+
+    config: SoftwireConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Take the softwire, its address, routes and NAT state away, at once. ``reason`` in words, for the log."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Something an operator wants to know. ``kind`` is a stable name (``"bound"``), ``level`` a syslog word
+    (``"debug"``, ``"info"``, ``"warning"``, ``"error"``), ``text`` one sentence, ``fields`` its facts."""
+
+    kind: str
+    level: str
+    text: str
+    fields: tuple[tuple[str, str | int | float | None], ...] = ()
+
+
+Effect = Send | SaveLease | ForgetLease | Install | Withdraw | Report

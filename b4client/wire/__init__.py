@@ -1,0 +1,1 @@
+"""Bytes to nouns and back. No clock, no log, no state, no policy; errors are :class:`WireError` alone."""
