@@ -1,0 +1,317 @@
+"""The configuration: TOML and flags to frozen settings. Every error names its key and the remedy.
+
+Nothing but the WAN interface must be given; every other setting has a default that works.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from pathlib import Path
+from typing import Any, TypeVar
+
+from b4client.model.errors import ConfigError
+from b4client.model.settings import NatTimeouts, ProtocolSettings, SoftwireSettings
+from b4client.model.softwire import Encapsulation, PortForward
+
+DEFAULT_CONFIG = Path("/etc/b4client.toml")
+STOP_POLICIES = ("keep", "withdraw", "release")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("text", "json")
+IPV4_MTU_FLOOR = 576
+IPV4_MTU_MAX = 65495
+MAX_FORWARDS = 1024
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonSettings:
+    """Where the daemon keeps its things and how it ends.
+
+    ``stop`` is what SIGTERM and SIGINT do to the softwire: ``keep`` leaves it (a restart does not cut traffic),
+    ``withdraw`` takes it down, ``release`` also gives the lease back. ``interface_wait_s`` is how long to wait at start
+    for a WAN interface that does not exist yet.
+    """
+
+    state_dir: Path = Path("/var/lib/b4client")
+    run_dir: Path = Path("/run/b4client")
+    stop: str = "withdraw"
+    log_level: str = "info"
+    log_format: str = "text"
+    interface_wait_s: float = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything the operator decided."""
+
+    wan: str
+    protocol: ProtocolSettings = field(default_factory=ProtocolSettings)
+    softwire: SoftwireSettings = field(default_factory=SoftwireSettings)
+    daemon: DaemonSettings = field(default_factory=DaemonSettings)
+
+    @property
+    def instance(self) -> str:
+        """Name of this instance in file names: the WAN interface's."""
+        return self.wan
+
+
+# ---- values: each reader takes (key, value from TOML or flag) and returns the setting or raises ConfigError
+
+
+def _kind(value: object) -> str:
+    names = {bool: "true/false", int: "a number", float: "a number", str: "text", list: "a list", dict: "a table"}
+    return names.get(type(value), type(value).__name__)
+
+
+def _boolean(key: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(key, f"must be true or false, not {_kind(value)}")
+    return value
+
+
+def _text(key: str, value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ConfigError(key, f'must be text in quotes, not {_kind(value) if value != "" else "empty"}')
+    return value
+
+
+def _integer(low: int, high: int) -> Callable[[str, object], int]:
+    def read(key: str, value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ConfigError(key, f"must be a whole number from {low} to {high}, not {_kind(value)}")
+        if not low <= value <= high:
+            raise ConfigError(key, f"must be from {low} to {high}, not {value}")
+        return value
+
+    return read
+
+
+def _seconds(low: float, high: float) -> Callable[[str, object], float]:
+    def read(key: str, value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise ConfigError(key, f"must be a number of seconds from {low:g} to {high:g}, not {value!r}")
+        return float(value)
+
+    return read
+
+
+def _choice(options: tuple[str, ...]) -> Callable[[str, object], str]:
+    def read(key: str, value: object) -> str:
+        if value not in options:
+            raise ConfigError(key, f"must be one of {', '.join(options)}, not {value!r}")
+        return str(value)
+
+    return read
+
+
+def _interface(key: str, value: object) -> str:
+    """An interface name as the kernel takes it: 1..15 octets, no slash, no blank; here ASCII without quotes too."""
+    name = _text(key, value)
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,14}", name):
+        raise ConfigError(key, f"{name!r} is no interface name (1 to 15 letters, digits, and _ . : @ -)")
+    return name
+
+
+def _ipv6(key: str, value: object) -> IPv6Address:
+    try:
+        address = IPv6Address(_text(key, value))
+    except ValueError:
+        raise ConfigError(key, f"{value!r} is no IPv6 address") from None
+    if address.is_multicast or address.is_unspecified or address.is_loopback or address.scope_id:
+        raise ConfigError(key, f"{value} is no unicast address of one host")
+    return address
+
+
+def _ipv6_list(key: str, value: object) -> tuple[IPv6Address, ...]:
+    if not isinstance(value, list):
+        raise ConfigError(key, f"must be a list of IPv6 addresses, not {_kind(value)}")
+    return tuple(dict.fromkeys(_ipv6(f"{key}[{i}]", v) for i, v in enumerate(value)))
+
+
+def _networks(key: str, value: object) -> tuple[IPv4Network, ...]:
+    if not isinstance(value, list):
+        raise ConfigError(key, f'must be a list such as ["192.168.1.0/24"], not {_kind(value)}')
+    result = []
+    for i, item in enumerate(value):
+        try:
+            result.append(IPv4Network(_text(f"{key}[{i}]", item)))
+        except ValueError as error:
+            raise ConfigError(f"{key}[{i}]", f"{item!r} is no IPv4 network: {error}") from None
+    return tuple(result)
+
+
+def _octets(low: int, high: int) -> Callable[[str, object], bytes]:
+    def read(key: str, value: object) -> bytes:
+        try:
+            octets = bytes.fromhex(re.sub(r"[:\s-]", "", _text(key, value)))
+        except ValueError:
+            raise ConfigError(key, f"{value!r} is no hexadecimal number such as 02:00:00:00:00:01") from None
+        if not low <= len(octets) <= high:
+            raise ConfigError(key, f"must have {low} to {high} octets, not {len(octets)}")
+        return octets
+
+    return read
+
+
+def _encapsulation(key: str, value: object) -> Encapsulation:
+    return Encapsulation(_choice(tuple(e.value for e in Encapsulation))(key, value))
+
+
+def _hostname(key: str, value: object) -> str:
+    name = _text(key, value)
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", name):
+        raise ConfigError(key, f"{name!r} is no host name (letters, digits and hyphens, at most 63)")
+    return name
+
+
+def _path(key: str, value: object) -> Path:
+    path = Path(_text(key, value))
+    if not path.is_absolute():
+        raise ConfigError(key, f"must be an absolute path, not {value!r}")
+    return path
+
+
+def read_forward(key: str, value: object) -> PortForward:
+    """One ``[[forward]]`` table: ``protocol``, ``port``, ``to`` and optionally ``to_port``."""
+    if not isinstance(value, dict):
+        raise ConfigError(key, f"must be a table with protocol, port, to, not {_kind(value)}")
+    _known(key, value, ("protocol", "port", "to", "to_port"))
+    for needed in ("protocol", "port", "to"):
+        if needed not in value:
+            raise ConfigError(f"{key}.{needed}", "is missing")
+    port = _integer(1, 65535)(f"{key}.port", value["port"])
+    try:
+        to = IPv4Address(_text(f"{key}.to", value["to"]))
+    except ValueError:
+        raise ConfigError(f"{key}.to", f"{value['to']!r} is no IPv4 address") from None
+    if to.is_multicast or to.is_unspecified or to.is_loopback or to.is_link_local:
+        raise ConfigError(f"{key}.to", f"{to} is no host of the LAN")
+    return PortForward(
+        protocol=_choice(("tcp", "udp"))(f"{key}.protocol", value["protocol"]),
+        port=port,
+        to=to,
+        to_port=_integer(1, 65535)(f"{key}.to_port", value.get("to_port", port)),
+    )
+
+
+_Reader = Callable[[str, object], object]
+
+_DHCP: dict[str, tuple[str, _Reader]] = {
+    "start_delay": ("start_delay", _boolean),
+    "psid_len_hint": ("psid_len_hint", _integer(1, 16)),
+    "prefer_shared": ("prefer_shared", _boolean),
+    "offer_window": ("offer_window_s", _seconds(0, 30)),
+    "keep_lease_without_option88": ("keep_lease_without_option88", _boolean),
+    "servers": ("servers_4o6", _ipv6_list),
+    "duid": ("duid", _octets(3, 130)),
+    "iaid": ("iaid", _integer(0, 0xFFFFFFFF)),
+    "hardware_address": ("hardware_address", _octets(6, 6)),
+    "hostname": ("hostname", _hostname),
+}
+_SOFTWIRE_PROTOCOL: dict[str, tuple[str, _Reader]] = {"br": ("br", _ipv6), "local": ("local", _ipv6)}
+_SOFTWIRE: dict[str, tuple[str, _Reader]] = {
+    "device": ("device", _interface),
+    "encapsulation": ("encapsulation", _encapsulation),
+    "mtu": ("mtu", _integer(IPV4_MTU_FLOOR, IPV4_MTU_MAX)),
+    "default_route": ("default_route", _boolean),
+    "route_metric": ("route_metric", _integer(0, 0xFFFFFFFF)),
+    "lan": ("lan", _networks),
+    "accept_local": ("accept_local", _boolean),
+    "clamp_mss": ("clamp_mss", _boolean),
+}
+_TIMEOUTS: dict[str, tuple[str, _Reader]] = {
+    f.name: (f.name, _integer(1, 86400 * 7)) for f in fields(NatTimeouts)
+}
+_DAEMON: dict[str, tuple[str, _Reader]] = {
+    "state_dir": ("state_dir", _path),
+    "run_dir": ("run_dir", _path),
+    "stop": ("stop", _choice(STOP_POLICIES)),
+    "log_level": ("log_level", _choice(LOG_LEVELS)),
+    "log_format": ("log_format", _choice(LOG_FORMATS)),
+    "interface_wait": ("interface_wait_s", _seconds(0, 3600)),
+}
+
+
+def _known(where: str, table: Mapping[str, object], names: tuple[str, ...]) -> None:
+    for name in table:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(names)}"
+            raise ConfigError(f"{where}.{name}" if where else name, f"unknown setting; {hint}")
+
+
+def _apply(settings: T, section: str, table: Mapping[str, object], readers: dict[str, tuple[str, _Reader]]) -> T:
+    changes: dict[str, Any] = {}
+    for name, value in table.items():
+        if name in readers:
+            attribute, reader = readers[name]
+            changes[attribute] = reader(f"{section}.{name}", value)
+    return replace(settings, **changes) if changes else settings  # type: ignore[type-var]
+
+
+def _table(document: Mapping[str, object], name: str) -> Mapping[str, object]:
+    table = document.get(name, {})
+    if not isinstance(table, dict):
+        raise ConfigError(name, f"must be a table ([{name}]), not {_kind(table)}")
+    return table
+
+
+def parse(document: Mapping[str, object]) -> Config:
+    """Turn a TOML document (as ``tomllib`` gives it) into a Config. Raises ConfigError naming the key."""
+    _known("", document, ("wan", "dhcp", "softwire", "nat", "daemon", "forward"))
+    wan, dhcp, softwire = _table(document, "wan"), _table(document, "dhcp"), _table(document, "softwire")
+    nat, daemon = _table(document, "nat"), _table(document, "daemon")
+    _known("wan", wan, ("interface",))
+    _known("dhcp", dhcp, tuple(_DHCP))
+    _known("softwire", softwire, (*_SOFTWIRE, *_SOFTWIRE_PROTOCOL))
+    _known("nat", nat, ("timeouts",))
+    _known("daemon", daemon, tuple(_DAEMON))
+    if "interface" not in wan:
+        raise ConfigError("wan.interface", "is missing: name the interface towards the provider, or give --wan IFACE")
+    timeouts = _table(nat, "timeouts")
+    _known("nat.timeouts", timeouts, tuple(_TIMEOUTS))
+
+    forwards_raw = document.get("forward", [])
+    if not isinstance(forwards_raw, list) or len(forwards_raw) > MAX_FORWARDS:
+        raise ConfigError("forward", f"must be [[forward]] tables, at most {MAX_FORWARDS}")
+    forwards = tuple(read_forward(f"forward[{i}]", item) for i, item in enumerate(forwards_raw))
+    taken: dict[tuple[str, int], int] = {}
+    for i, forward in enumerate(forwards):
+        first = taken.setdefault((forward.protocol, forward.port), i)
+        if first != i:
+            raise ConfigError(f"forward[{i}].port", f"{forward.protocol} {forward.port} is taken by forward[{first}]")
+
+    protocol = _apply(ProtocolSettings(), "dhcp", dhcp, _DHCP)
+    protocol = _apply(protocol, "softwire", softwire, _SOFTWIRE_PROTOCOL)
+    realised = _apply(SoftwireSettings(), "softwire", softwire, _SOFTWIRE)
+    realised = replace(realised, forwards=forwards, timeouts=_apply(NatTimeouts(), "nat.timeouts", timeouts, _TIMEOUTS))
+    interface = _interface("wan.interface", wan["interface"])
+    if realised.device == interface:
+        raise ConfigError("softwire.device", f"{interface!r} is the WAN interface: the softwire needs a name of its own")
+    return Config(interface, protocol, realised, _apply(DaemonSettings(), "daemon", daemon, _DAEMON))
+
+
+def load(path: Path | None, overrides: Mapping[str, Mapping[str, object]] | None = None) -> Config:
+    """Read ``path`` (None: the default file when it exists) and lay ``overrides`` (section -> key -> value) over it."""
+    document: dict[str, Any] = {}
+    if path is not None or DEFAULT_CONFIG.is_file():
+        file = path or DEFAULT_CONFIG
+        try:
+            document = tomllib.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(str(file), f"cannot be read: {error.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(str(file), f"is no valid TOML: {error}") from None
+    for section, table in (overrides or {}).items():
+        if table:
+            document[section] = {**_table(document, section), **table}
+    return parse(document)
+
+
+__all__ = ["DEFAULT_CONFIG", "Config", "DaemonSettings", "load", "parse", "read_forward"]
