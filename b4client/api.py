@@ -7,7 +7,10 @@ Request ``{"command": NAME, "arguments": {...}}``; answer ``{"result": 0, "text"
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import enum
 import json
+import math
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -110,3 +113,22 @@ def call(
             raise ControlError(str(answer.get("text", "refused")))
         return answer
     raise ControlError("the daemon closed the connection without an answer")
+
+
+def jsonable(value: object) -> Any:
+    """``value`` as JSON has it: frozen dataclasses become objects, addresses and enums text, infinity null."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, enum.Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [jsonable(v) for v in value]
+    return str(value)
