@@ -78,7 +78,9 @@ def _answers(path: Path) -> bool:
         return True
 
 
-def stream(path: Path, command: str, arguments: Mapping[str, object], timeout_s: float | None) -> Iterator[dict[str, Any]]:
+def stream(
+    path: Path, command: str, arguments: Mapping[str, object], timeout_s: float | None
+) -> Iterator[dict[str, Any]]:
     """Send one request and yield every answer line. Raises ControlError when the daemon cannot be reached."""
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
         connection.settimeout(timeout_s)

@@ -77,7 +77,7 @@ def _boolean(key: str, value: object) -> bool:
 
 def _text(key: str, value: object) -> str:
     if not isinstance(value, str) or not value:
-        raise ConfigError(key, f'must be text in quotes, not {_kind(value) if value != "" else "empty"}')
+        raise ConfigError(key, f"must be text in quotes, not {_kind(value) if value != '' else 'empty'}")
     return value
 
 
@@ -225,9 +225,7 @@ _SOFTWIRE: dict[str, tuple[str, _Reader]] = {
     "accept_local": ("accept_local", _boolean),
     "clamp_mss": ("clamp_mss", _boolean),
 }
-_TIMEOUTS: dict[str, tuple[str, _Reader]] = {
-    f.name: (f.name, _integer(1, 86400 * 7)) for f in fields(NatTimeouts)
-}
+_TIMEOUTS: dict[str, tuple[str, _Reader]] = {f.name: (f.name, _integer(1, 86400 * 7)) for f in fields(NatTimeouts)}
 _DAEMON: dict[str, tuple[str, _Reader]] = {
     "state_dir": ("state_dir", _path),
     "run_dir": ("run_dir", _path),
@@ -293,7 +291,9 @@ def parse(document: Mapping[str, object]) -> Config:
     realised = replace(realised, forwards=forwards, timeouts=_apply(NatTimeouts(), "nat.timeouts", timeouts, _TIMEOUTS))
     interface = _interface("wan.interface", wan["interface"])
     if realised.device == interface:
-        raise ConfigError("softwire.device", f"{interface!r} is the WAN interface: the softwire needs a name of its own")
+        raise ConfigError(
+            "softwire.device", f"{interface!r} is the WAN interface: the softwire needs a name of its own"
+        )
     return Config(interface, protocol, realised, _apply(DaemonSettings(), "daemon", daemon, _DAEMON))
 
 

@@ -75,8 +75,11 @@ class Daemon:
             undo.enter_context(_instance_lock(settings.daemon.run_dir, settings.instance))
             self._link = await self._in_worker(self._wait_for_interface)
             store = Store(
-                settings.daemon.state_dir, settings.instance,
-                boot_now=clock.boot_now, wall_now=time.time, boot_id=clock.boot_id(),
+                settings.daemon.state_dir,
+                settings.instance,
+                boot_now=clock.boot_now,
+                wall_now=time.time,
+                boot_id=clock.boot_id(),
             )
             self._store = store
             protocol = settings.protocol
@@ -101,9 +104,7 @@ class Daemon:
             undo.callback(doorbell.close)
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._loop.add_signal_handler(number, self.stop)
-            self._control = ControlServer(
-                settings.daemon.run_dir / f"{settings.instance}.sock", self._commands()
-            )
+            self._control = ControlServer(settings.daemon.run_dir / f"{settings.instance}.sock", self._commands())
             await self._control.start()
             try:
                 self.post(self._link_event(self._link, moved=False))
@@ -191,7 +192,10 @@ class Daemon:
     def _report(self, report: effects.Report) -> None:
         facts = dict(report.fields)
         log.log(
-            logs.LEVELS.get(report.level, logging.INFO), "%s", report.text, extra={"report": {"kind": report.kind, **facts}}
+            logs.LEVELS.get(report.level, logging.INFO),
+            "%s",
+            report.text,
+            extra={"report": {"kind": report.kind, **facts}},
         )
         event = {
             "time": round(time.time(), 6),
@@ -249,7 +253,8 @@ class Daemon:
                     return link
         present = ", ".join(sorted(p.name for p in Path("/sys/class/net").glob("*"))) or "none"
         raise DataplaneError(
-            f"use {wan} as the WAN", "no such interface",
+            f"use {wan} as the WAN",
+            "no such interface",
             remedy=f"Interfaces here: {present}. Name one with --wan or wan.interface.",
         )
 
@@ -385,7 +390,8 @@ def _instance_lock(run_dir: Path, instance: str) -> Any:
             file.seek(0)
             owner = file.read(20).strip()
             raise DataplaneError(
-                f"run on {instance}", f"b4client is running there already (pid {owner or 'unknown'})",
+                f"run on {instance}",
+                f"b4client is running there already (pid {owner or 'unknown'})",
                 remedy=f"Stop it with: b4client stop --instance {instance}",
             ) from None
         file.truncate(0)

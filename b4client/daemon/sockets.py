@@ -60,14 +60,18 @@ class DhcpSocket:
                         sock.bind(("::", CLIENT_PORT))
             except PermissionError as error:
                 raise DataplaneError(
-                    what, "not permitted", errno=error.errno or 0,
+                    what,
+                    "not permitted",
+                    errno=error.errno or 0,
                     remedy="Run as root, or with CAP_NET_ADMIN, CAP_NET_RAW and CAP_NET_BIND_SERVICE.",
                 ) from None
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
                     owners = ", ".join(udp6_port_owners(CLIENT_PORT)) or "another process"
                     raise DataplaneError(
-                        what, f"{owners} has it already", errno=error.errno,
+                        what,
+                        f"{owners} has it already",
+                        errno=error.errno,
                         remedy=f"Stop that DHCPv6 client on {interface}, or keep it off this interface.",
                     ) from None
                 raise DataplaneError(what, error.strerror or str(error), errno=error.errno or 0) from None

@@ -24,7 +24,7 @@ MAX_OPTIONS = 64
 CLOCK_SLACK_S = 2.0
 
 
-class DamagedFile(Exception):  # noqa: N818 - says what the file is, and never leaves this module
+class DamagedFile(Exception):
     """The lease file does not hold a lease."""
 
 
@@ -36,7 +36,13 @@ class Store:
     """
 
     def __init__(
-        self, state_dir: Path, instance: str, *, boot_now: Callable[[], float], wall_now: Callable[[], float], boot_id: str
+        self,
+        state_dir: Path,
+        instance: str,
+        *,
+        boot_now: Callable[[], float],
+        wall_now: Callable[[], float],
+        boot_id: str,
     ) -> None:
         self._dir = state_dir
         self._lease_file = state_dir / f"{instance}.lease.json"
@@ -116,7 +122,9 @@ class Store:
     def _revive(self, d: dict[str, Any]) -> StoredLease:
         if d["format"] != FORMAT:
             raise DamagedFile(f"its format is {d['format']!r}, not {FORMAT}")
-        ports = None if d["ports"] is None else PortSet(d["ports"]["offset"], d["ports"]["psid_len"], d["ports"]["psid"])
+        ports = (
+            None if d["ports"] is None else PortSet(d["ports"]["offset"], d["ports"]["psid_len"], d["ports"]["psid"])
+        )
         saved_boot, saved_wall = _instant(d["saved_boot"]), _instant(d["saved_wall"])
         requested, t1, t2, expires = (_instant(d[k]) for k in ("requested_at", "t1_at", "t2_at", "expires_at"))
         if not requested <= t1 <= t2 <= expires:
@@ -130,8 +138,14 @@ class Store:
             shift = self._boot_now() - saved_boot - max(away, 0.0)
         options = tuple((int(code), bytes.fromhex(value)) for code, value in d["options"][:MAX_OPTIONS])
         lease = Lease4(
-            IPv4Address(d["address"]), ports, IPv4Address(d["server_id"]),
-            requested + shift, t1 + shift, t2 + shift, expires + shift, options,
+            IPv4Address(d["address"]),
+            ports,
+            IPv4Address(d["server_id"]),
+            requested + shift,
+            t1 + shift,
+            t2 + shift,
+            expires + shift,
+            options,
         )
         return StoredLease(lease, IPv6Address(d["source"]), trusted)
 

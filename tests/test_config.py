@@ -1,0 +1,175 @@
+"""Configuration: what is accepted, and that every error names its key and a remedy."""
+
+from __future__ import annotations
+
+import tomllib
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from pathlib import Path
+
+import pytest
+
+from b4client import config
+from b4client.model.errors import ConfigError
+from b4client.model.settings import NatTimeouts, ProtocolSettings, SoftwireSettings
+from b4client.model.softwire import Encapsulation, PortForward
+
+FULL = """
+[wan]
+interface = "eth0.7"
+[dhcp]
+start_delay = false
+psid_len_hint = 8
+prefer_shared = true
+offer_window = 2
+keep_lease_without_option88 = false
+servers = ["2001:db8::1", "2001:db8::2", "2001:db8::1"]
+duid = "00:03:00:01:02:00:00:00:00:01"
+iaid = 7
+hardware_address = "02-00-00-00-00-01"
+hostname = "cpe-1"
+[softwire]
+br = "2001:db8:ffff::1"
+local = "2001:db8:1::46"
+device = "b4tun"
+encapsulation = "userspace"
+mtu = 1400
+default_route = false
+route_metric = 10
+lan = ["192.168.1.0/24"]
+accept_local = false
+clamp_mss = false
+[nat.timeouts]
+udp = 180
+[daemon]
+state_dir = "/tmp/s"
+run_dir = "/tmp/r"
+stop = "keep"
+log_level = "debug"
+log_format = "json"
+interface_wait = 0
+[[forward]]
+protocol = "tcp"
+port = 5000
+to = "192.168.1.10"
+to_port = 80
+[[forward]]
+protocol = "udp"
+port = 5000
+to = "192.168.1.10"
+"""
+
+
+def test_every_setting_reaches_its_place() -> None:
+    read = config.parse(tomllib.loads(FULL))
+    forwards = (
+        PortForward("tcp", 5000, IPv4Address("192.168.1.10"), 80),
+        PortForward("udp", 5000, IPv4Address("192.168.1.10"), 5000),
+    )
+    assert read.wan == read.instance == "eth0.7"
+    assert read.protocol == ProtocolSettings(
+        start_delay=False,
+        psid_len_hint=8,
+        prefer_shared=True,
+        offer_window_s=2.0,
+        keep_lease_without_option88=False,
+        br=IPv6Address("2001:db8:ffff::1"),
+        servers_4o6=(IPv6Address("2001:db8::1"), IPv6Address("2001:db8::2")),
+        local=IPv6Address("2001:db8:1::46"),
+        duid=bytes.fromhex("00030001020000000001"),
+        iaid=7,
+        hardware_address=bytes.fromhex("020000000001"),
+        hostname="cpe-1",
+    )
+    assert read.softwire == SoftwireSettings(
+        device="b4tun",
+        encapsulation=Encapsulation.USERSPACE,
+        mtu=1400,
+        default_route=False,
+        route_metric=10,
+        lan=(IPv4Network("192.168.1.0/24"),),
+        accept_local=False,
+        clamp_mss=False,
+        forwards=forwards,
+        timeouts=NatTimeouts(udp=180),
+    )
+    assert read.daemon == config.DaemonSettings(Path("/tmp/s"), Path("/tmp/r"), "keep", "debug", "json", 0.0)
+
+
+def test_the_wan_is_all_that_is_needed() -> None:
+    read = config.parse({"wan": {"interface": "eth0"}})
+    assert (read.protocol, read.softwire, read.daemon) == (
+        ProtocolSettings(),
+        SoftwireSettings(),
+        config.DaemonSettings(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("toml", "key", "words"),
+    [
+        ("", "wan.interface", "--wan"),
+        ("[wan]\ninterfce = 'x'", "wan.interfce", "did you mean 'interface'"),
+        ("[wam]\n", "wam", "did you mean 'wan'"),
+        ("wan = 3", "wan", "must be a table"),
+        ("[wan]\ninterface = 'a/b'", "wan.interface", "no interface name"),
+        ("[wan]\ninterface = 'sixteen-letters-'", "wan.interface", "no interface name"),
+        ("[wan]\ninterface = 'x;y'", "wan.interface", "no interface name"),
+        ("[wan]\ninterface = ''", "wan.interface", "empty"),
+        ("[dhcp]\nstart_delay = 1", "dhcp.start_delay", "true or false"),
+        ("[dhcp]\npsid_len_hint = 17", "dhcp.psid_len_hint", "1 to 16"),
+        ("[dhcp]\npsid_len_hint = true", "dhcp.psid_len_hint", "true/false"),
+        ("[dhcp]\noffer_window = -1", "dhcp.offer_window", "0 to 30"),
+        ("[dhcp]\nservers = '::1'", "dhcp.servers", "a list"),
+        ("[dhcp]\nservers = ['::1']", "dhcp.servers[0]", "no unicast address"),
+        ("[dhcp]\nservers = ['2001:db8::1', 'x']", "dhcp.servers[1]", "no IPv6 address"),
+        ("[dhcp]\nduid = 'xyz'", "dhcp.duid", "hexadecimal"),
+        ("[dhcp]\nduid = '00'", "dhcp.duid", "3 to 130"),
+        ("[dhcp]\nhardware_address = '02:00'", "dhcp.hardware_address", "6 to 6"),
+        ("[dhcp]\nhostname = '-a'", "dhcp.hostname", "no host name"),
+        ("[softwire]\nbr = 'ff02::1'", "softwire.br", "no unicast address"),
+        ("[softwire]\nencapsulation = 'gre'", "softwire.encapsulation", "auto, kernel, userspace"),
+        ("[softwire]\nmtu = 68", "softwire.mtu", "576"),
+        ("[softwire]\nlan = ['192.168.1.1/24']", "softwire.lan[0]", "host bits"),
+        ("[softwire]\ndevice = 'eth0'", "softwire.device", "WAN interface"),
+        ("[nat]\ntimeout = 1", "nat.timeout", "did you mean 'timeouts'"),
+        ("[nat.timeouts]\nudp = 0", "nat.timeouts.udp", "from 1"),
+        ("[daemon]\nstate_dir = 'x'", "daemon.state_dir", "absolute"),
+        ("[daemon]\nstop = 'kill'", "daemon.stop", "keep, withdraw, release"),
+        ("forward = 3", "forward", "[[forward]]"),
+        ("[[forward]]\nprotocol = 'tcp'\nport = 1", "forward[0].to", "missing"),
+        ("[[forward]]\nprotocol = 'icmp'\nport = 1\nto = '10.0.0.1'", "forward[0].protocol", "tcp, udp"),
+        ("[[forward]]\nprotocol = 'tcp'\nport = 0\nto = '10.0.0.1'", "forward[0].port", "from 1 to 65535"),
+        ("[[forward]]\nprotocol = 'tcp'\nport = 1\nto = '127.0.0.1'", "forward[0].to", "no host of the LAN"),
+        (
+            "[[forward]]\nprotocol = 'tcp'\nport = 1\nto = '10.0.0.1'\n[[forward]]\nprotocol = 'tcp'\nport = 1\nto = '10.0.0.2'",
+            "forward[1].port",
+            "taken by forward[0]",
+        ),
+    ],
+)
+def test_an_error_names_its_key_and_the_remedy(toml: str, key: str, words: str) -> None:
+    document = tomllib.loads(toml)
+    if toml and "wan" not in document and "wam" not in document:
+        document["wan"] = {"interface": "eth0"}
+    with pytest.raises(ConfigError) as caught:
+        config.parse(document)
+    assert caught.value.key == key
+    assert words in caught.value.reason
+
+
+def test_flags_win_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('[wan]\ninterface = "eth0"\n[softwire]\nmtu = 1400\ndevice = "a"\n')
+    read = config.load(file, {"wan": {"interface": "eth1"}, "softwire": {"device": "b"}, "dhcp": {}})
+    assert (read.wan, read.softwire.mtu, read.softwire.device) == ("eth1", 1400, "b")
+
+
+def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"absent\.toml: cannot be read: No such file"):
+        config.load(tmp_path / "absent.toml")
+    (tmp_path / "bad.toml").write_text("[wan\n")
+    with pytest.raises(ConfigError, match=r"bad\.toml: is no valid TOML"):
+        config.load(tmp_path / "bad.toml")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"binary\.toml: is no valid TOML"):
+        config.load(tmp_path / "binary.toml")
