@@ -41,8 +41,8 @@ clamp_mss = false
 [nat.timeouts]
 udp = 180
 [daemon]
-state_dir = "/tmp/s"
-run_dir = "/tmp/r"
+state_dir = "/srv/s"
+run_dir = "/srv/r"
 stop = "keep"
 log_level = "debug"
 log_format = "json"
