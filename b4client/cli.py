@@ -55,9 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--br", metavar="IPV6", help="lwAFTR / BR address, instead of what DHCPv6 says")
     run.add_argument("--server", metavar="IPV6", action="append", help="DHCP 4o6 server, instead of option 88")
     run.add_argument("--psid-len-hint", type=int, metavar="K", help="ask for a port set of 2^(16-K) ports")
-    run.add_argument(
-        "--no-start-delay", action="store_true", help="leave out the random waits before the first messages"
-    )
+    run.add_argument("--no-start-delay", action="store_true", help="no random waits before the first messages")
     run.add_argument("--on-stop", choices=STOP_POLICIES, help="what SIGTERM does to the softwire (default withdraw)")
     run.add_argument("--log-format", choices=LOG_FORMATS)
     run.add_argument("--log-level", choices=LOG_LEVELS)

@@ -291,9 +291,7 @@ def parse(document: Mapping[str, object]) -> Config:
     realised = replace(realised, forwards=forwards, timeouts=_apply(NatTimeouts(), "nat.timeouts", timeouts, _TIMEOUTS))
     interface = _interface("wan.interface", wan["interface"])
     if realised.device == interface:
-        raise ConfigError(
-            "softwire.device", f"{interface!r} is the WAN interface: the softwire needs a name of its own"
-        )
+        raise ConfigError("softwire.device", f"{interface!r} is the WAN: the softwire needs a name of its own")
     return Config(interface, protocol, realised, _apply(DaemonSettings(), "daemon", daemon, _DAEMON))
 
 

@@ -92,7 +92,7 @@ def test_every_setting_reaches_its_place() -> None:
         forwards=forwards,
         timeouts=NatTimeouts(udp=180),
     )
-    assert read.daemon == config.DaemonSettings(Path("/tmp/s"), Path("/tmp/r"), "keep", "debug", "json", 0.0)
+    assert read.daemon == config.DaemonSettings(Path("/srv/s"), Path("/srv/r"), "keep", "debug", "json", 0.0)
 
 
 def test_the_wan_is_all_that_is_needed() -> None:
@@ -130,7 +130,7 @@ def test_the_wan_is_all_that_is_needed() -> None:
         ("[softwire]\nencapsulation = 'gre'", "softwire.encapsulation", "auto, kernel, userspace"),
         ("[softwire]\nmtu = 68", "softwire.mtu", "576"),
         ("[softwire]\nlan = ['192.168.1.1/24']", "softwire.lan[0]", "host bits"),
-        ("[softwire]\ndevice = 'eth0'", "softwire.device", "WAN interface"),
+        ("[softwire]\ndevice = 'eth0'", "softwire.device", "is the WAN"),
         ("[nat]\ntimeout = 1", "nat.timeout", "did you mean 'timeouts'"),
         ("[nat.timeouts]\nudp = 0", "nat.timeouts.udp", "from 1"),
         ("[daemon]\nstate_dir = 'x'", "daemon.state_dir", "absolute"),
@@ -141,7 +141,7 @@ def test_the_wan_is_all_that_is_needed() -> None:
         ("[[forward]]\nprotocol = 'tcp'\nport = 0\nto = '10.0.0.1'", "forward[0].port", "from 1 to 65535"),
         ("[[forward]]\nprotocol = 'tcp'\nport = 1\nto = '127.0.0.1'", "forward[0].to", "no host of the LAN"),
         (
-            "[[forward]]\nprotocol = 'tcp'\nport = 1\nto = '10.0.0.1'\n[[forward]]\nprotocol = 'tcp'\nport = 1\nto = '10.0.0.2'",
+            "[[forward]]\nprotocol = 'tcp'\nport = 1\nto = '10.0.0.1'\n" * 2,
             "forward[1].port",
             "taken by forward[0]",
         ),

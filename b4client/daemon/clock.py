@@ -39,7 +39,7 @@ class _Itimerspec(ctypes.Structure):
 
 
 class BootTimer:
-    """One alarm on the boot clock: ``set(at)`` replaces it, ``set(None)`` clears it, ``callback`` is called in the loop."""
+    """One alarm on the boot clock: ``set(at)`` replaces it, ``set(None)`` clears it; ``callback`` runs in the loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
         self._loop = loop

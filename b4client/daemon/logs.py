@@ -14,11 +14,11 @@ _PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERRO
 
 def _clean(text: str) -> str:
     """Text from the network stays on its line and cannot steer a terminal."""
-    return "".join(c if c.isprintable() else "\\x%02x" % ord(c) for c in text)
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 class TextFormatter(logging.Formatter):
-    """``2026-01-31 12:00:00.123 warning b4client.store: text``; inside the journal without the time, which it keeps itself."""
+    """``2026-01-31 12:00:00.123 warning b4client.store: text``; the journal keeps the time itself."""
 
     def __init__(self, *, journal: bool) -> None:
         super().__init__()

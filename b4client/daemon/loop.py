@@ -239,18 +239,15 @@ class Daemon:
     def _wait_for_interface(self) -> rtnl.LinkState:
         """The WAN as it is, after waiting a while for it to appear. Raises DataplaneError naming what there is."""
         wan = self._config.wan
-        for attempt in tenacity.Retrying(
+        retry = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda link: link is None),
             stop=tenacity.stop_after_delay(self._config.daemon.interface_wait_s),
             wait=tenacity.wait_fixed(0.2),
             retry_error_callback=lambda _: None,
-        ):
-            with attempt:
-                link = rtnl.observe_link(wan)
-            if not attempt.retry_state.outcome.failed:  # type: ignore[union-attr]
-                attempt.retry_state.set_result(link)
-                if link is not None:
-                    return link
+        )
+        link: rtnl.LinkState | None = retry(rtnl.observe_link, wan)
+        if link is not None:
+            return link
         present = ", ".join(sorted(p.name for p in Path("/sys/class/net").glob("*"))) or "none"
         raise DataplaneError(
             f"use {wan} as the WAN",

@@ -36,9 +36,9 @@ class Lease4:
 class StoredLease:
     """A lease read back from disk, for INIT-REBOOT (RFC 7618 6 [S-4]).
 
-    ``source`` is the IPv6 address from which DHCP 4o6 was spoken when the lease was granted. ``lease`` has its instants
-    on the present boot clock; ``trusted`` is False when the clocks do not allow that conversion (another boot and a wall
-    clock that cannot be right), and then the address may be asked for again but not used before the server's answer.
+    ``source`` is the IPv6 address from which DHCP 4o6 was spoken when the lease was granted. ``lease`` has its
+    instants on the present boot clock; ``trusted`` is False when the clocks do not allow that conversion (another boot
+    and a wall clock that cannot be right): then the address may be asked for again, not used before the answer.
     """
 
     lease: Lease4

@@ -116,7 +116,7 @@ class PortSet:
         return PortRange(first, first + self.range_size - 1)
 
     def ranges(self) -> Iterator[PortRange]:
-        """All ranges, ascending; ``range_count`` of them, never adjacent to each other unless m + k = 16 - a and k = 0."""
+        """All ranges, ascending; ``range_count`` of them."""
         return (self.range_at(i) for i in range(self.range_count))
 
     def ports(self) -> Iterator[int]:

@@ -17,8 +17,9 @@ class ProtocolSettings:
     ``prefer_shared`` turns the preference for unshared offers round [S-12]; ``offer_window_s`` is how long offers are
     collected after the first one. ``duid``, ``iaid`` and ``hardware_address`` override what is found or made.
     ``keep_lease_without_option88`` decides X-2: keep the lease until it expires when option 88 is withdrawn.
-    ``br`` is a static BR (lwAFTR) address that wins over what DHCPv6 says. ``servers_4o6`` are static DHCP 4o6 server addresses: None takes option 88
-    (RFC 7341 9 [F-1]); an empty tuple means multicast, for links whose operator documents 4o6 out of band.
+    ``br`` is a static BR (lwAFTR) address that wins over what DHCPv6 says; ``local`` a static softwire address.
+    ``servers_4o6`` are static DHCP 4o6 server addresses: None takes option 88 (RFC 7341 9 [F-1]); an empty tuple means
+    multicast, for links whose operator documents 4o6 out of band.
     """
 
     start_delay: bool = True
@@ -51,9 +52,9 @@ class SoftwireSettings:
     """How the softwire is to be realised on this machine.
 
     ``device`` is the interface's name (1..15 characters). ``default_route`` False leaves routing to the operator.
-    ``route_metric`` is the metric of the default route (0: the best). ``lan`` limits what may be forwarded into the softwire to these source networks; empty
-    allows any. ``accept_local`` opens in-set ports to this machine's own INPUT policy (without it only forwards and
-    replies come in). ``clamp_mss`` fits TCP's MSS to the softwire's MTU.
+    ``route_metric`` is the metric of the default route (0: the best). ``lan`` limits what may be forwarded into the
+    softwire to these source networks; empty allows any. ``accept_local`` opens in-set ports to this machine's own INPUT
+    policy (without it only forwards and replies come in). ``clamp_mss`` fits TCP's MSS to the softwire's MTU.
     """
 
     device: str = "b4"

@@ -57,7 +57,7 @@ class SoftwireConfig:
     ``wan`` is the interface that the softwire runs over; ``local`` and ``remote`` the outer IPv6 addresses (lwB4 and
     lwAFTR, CE and BR); ``own_local`` says that ``local`` is ours to add to the WAN and to remove again (an address
     built for the softwire, RFC 7597 6), False when it exists without us. ``ipv4`` is the public address;
-    ``ports`` None when it is not shared. ``mtu`` is the IPv4 MTU of the softwire in octets; None takes it from the path.
+    ``ports`` None when it is not shared. ``mtu`` is the softwire's IPv4 MTU in octets; None takes it from the path.
     """
 
     mode: Mode

@@ -12,10 +12,12 @@ from typing import Final
 
 from b4client.model.errors import WireError
 
-__all__ = ["MAX_MESSAGE", "Reader", "WireError", "Writer", "check_length", "printable"]
+__all__ = ["MAX_MESSAGE", "MAX_TEXT", "Reader", "WireError", "Writer", "check_length", "printable"]
 
 MAX_MESSAGE: Final = 0xFFFF
 """Octets of the longest message that is looked at or written: no UDP payload and no DHCPv6 option is longer."""
+MAX_TEXT: Final = 512
+"""Octets of a peer's text that are looked at; enough for every error message, too few to flood a log."""
 
 
 class Reader:
@@ -162,7 +164,7 @@ def check_length(data: bytes, what: str = "message") -> None:
 def printable(value: bytes) -> str:
     """Text from a peer, made safe for one log line: UTF-8 where it is, escapes for everything that does not print.
 
-    Trailing NULs are removed (RFC 2132 2 obliges the receiver to).
+    Trailing NULs are removed (RFC 2132 2 obliges the receiver to). What lies behind MAX_TEXT octets is left out.
     """
-    text = value.rstrip(b"\0").decode("utf-8", "backslashreplace")
+    text = value.rstrip(b"\0")[:MAX_TEXT].decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

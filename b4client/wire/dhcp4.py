@@ -138,12 +138,14 @@ class Dhcp4Message:
 def decode(data: bytes) -> Dhcp4Message:
     """The message in ``data``, which begins at ``op`` (no IP or UDP header; RFC 7341 7.1).
 
-    Raises WireError: shorter than fixed part and cookie, cookie wrong, hlen above 16, an option cut off, END missing
-    in a field that holds options, other than PAD behind END, option 52 or 53 malformed.
+    Raises WireError: shorter than fixed part and cookie, op neither 1 nor 2, hlen above 16, cookie wrong, an option cut
+    off, END missing in a field that holds options, other than PAD behind END, option 52 or 53 malformed.
     """
     check_length(data, "DHCPv4 message")
     fixed = Reader(data)
     op, htype, hlen, hops = (fixed.u8("DHCPv4 header") for _ in range(4))
+    if op not in (BOOTREQUEST, BOOTREPLY):
+        raise WireError(f"op {op} is neither request nor reply", 0)
     if hlen > CHADDR_LENGTH:
         raise WireError(f"hardware address of {hlen} octets", 2)
     xid = fixed.u32("xid")
@@ -220,9 +222,11 @@ def _overload(joined: dict[int, bytearray]) -> Overload:
 def encode(message: Dhcp4Message) -> bytes:
     """The octets of ``message``, ended by END and not padded; values above 255 octets are split (RFC 3396 6).
 
-    Raises ValueError when a field does not fit, ``chaddr``, ``sname`` or ``file`` is too long, an option code is not
-    1..254, is 52 (nothing is ever overloaded here) or stands twice, or option 53 is not one octet.
+    Raises ValueError when op is neither 1 nor 2, a field does not fit, ``chaddr``, ``sname`` or ``file`` is too long, an
+    option code is not 1..254, is 52 (nothing is ever overloaded here) or stands twice, or option 53 is not one octet.
     """
+    if message.op not in (BOOTREQUEST, BOOTREPLY):
+        raise ValueError(f"op {message.op} is neither request nor reply")
     out = Writer()
     out.u8(message.op, "op").u8(message.htype, "htype").u8(len(message.chaddr), "hlen").u8(message.hops, "hops")
     out.u32(message.xid, "xid").u16(message.secs, "secs").u16(BROADCAST_FLAG if message.broadcast else 0)

@@ -147,7 +147,7 @@ def test_a_foreign_user_is_refused_even_if_it_gets_in(tmp_path: Path, monkeypatc
 
 
 def test_the_client_says_what_is_wrong(tmp_path: Path) -> None:
-    with pytest.raises(ControlError, match="no b4client runs here .*b4client run --wan"):
+    with pytest.raises(ControlError, match=r"no b4client runs here .*b4client run --wan"):
         api.find_socket(tmp_path, None)
     assert api.find_socket(tmp_path, "wan") == tmp_path / "wan.sock"
     with pytest.raises(ControlError, match="does not exist"):

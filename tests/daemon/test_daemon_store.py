@@ -91,7 +91,8 @@ def _documents() -> list[object]:
     bad: list[object] = [[], 3, None, "x", {}]
     bad += [{k: v for k, v in good.items() if k != missing} for missing in good]
     for key, value in (
-        ("format", 2), ("address", "x"), ("ports", {"offset": 9, "psid_len": 9, "psid": 0}), ("ports", 3), ("source", 1.5),
+        ("format", 2), ("address", "x"), ("ports", {"offset": 9, "psid_len": 9, "psid": 0}), ("ports", 3),
+        ("source", 1.5),
         ("t1_at", 0.5), ("expires_at", "x"), ("saved_boot", True), ("options", [[1]]), ("options", [["x", "zz"]]),
         ("requested_at", 1e999),
     ):  # fmt: skip
