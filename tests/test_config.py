@@ -173,3 +173,16 @@ def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match=r"binary\.toml: is no valid TOML"):
         config.load(tmp_path / "binary.toml")
+
+
+def test_the_example_shows_the_defaults() -> None:
+    """packaging/b4client.toml.example is what people start from: it must load, and its live lines be the defaults."""
+    example = Path(__file__).parent.parent / "packaging" / "b4client.toml.example"
+    read = config.parse(tomllib.loads(example.read_text()))
+    assert read == config.Config("eth0")
+    text = example.read_text()
+    for known in (config._DHCP, config._SOFTWIRE, config._SOFTWIRE_PROTOCOL, config._TIMEOUTS, config._DAEMON):
+        for name in known:
+            assert f"{name} = " in text, f"{name} is not in the example"
+    uncommented = tomllib.loads("\n".join(line.removeprefix("# ") for line in text.splitlines()[3:]))
+    assert config.parse(uncommented).softwire.forwards[0].to_port == 80
