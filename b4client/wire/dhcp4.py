@@ -222,7 +222,7 @@ def _overload(joined: dict[int, bytearray]) -> Overload:
 def encode(message: Dhcp4Message) -> bytes:
     """The octets of ``message``, ended by END and not padded; values above 255 octets are split (RFC 3396 6).
 
-    Raises ValueError when op is neither 1 nor 2, a field does not fit, ``chaddr``, ``sname`` or ``file`` is too long, an
+    Raises ValueError when op is neither 1 nor 2, a field, ``chaddr``, ``sname`` or ``file`` does not fit, an
     option code is not 1..254, is 52 (nothing is ever overloaded here) or stands twice, or option 53 is not one octet.
     """
     if message.op not in (BOOTREQUEST, BOOTREPLY):
