@@ -27,6 +27,8 @@ FMR_FLAG: Final = 0x01
 MAX_LABEL: Final = 63
 MAX_NAME: Final = 255
 """Octets of a DNS label and of a whole name with its length octets and root (RFC 1035 2.3.4)."""
+MIN_NAME: Final = 4
+"""The least that RFC 6334 3 takes for the name of an AFTR."""
 _HOST_OCTETS: Final = frozenset((string.ascii_letters + string.digits + "-_").encode())
 
 
@@ -392,11 +394,11 @@ def encode_saddr(address: IPv6Address) -> bytes:
 def decode_aftr_name(value: bytes) -> str:
     """Value of DHCPv6 option 64: the name of the AFTR, absolute, with its final dot (RFC 6334 3).
 
-    Only the first of several names is used (RFC 6334 5). Raises WireError: fewer than four octets, a label cut off,
-    longer than 63 octets or a compression pointer, a name longer than 255 octets, without root or without label, or
-    characters that no host name has (the name goes to a resolver and into logs).
+    Only the first of several names is used (RFC 6334 5). Raises WireError: a name of fewer than 4 octets or more than
+    255, without root or without label, a label cut off, longer than 63 octets or a compression pointer, or characters
+    that no host name has (the name goes to a resolver and into logs).
     """
-    if len(value) <= 3:
+    if len(value) < MIN_NAME:
         raise WireError(f"AFTR name of {len(value)} octets")
     reader = Reader(value)
     names = []
@@ -418,7 +420,7 @@ def _read_name(reader: Reader) -> str:
         labels.append(label)
     if not labels:
         raise WireError("AFTR name without label", start)
-    if reader.offset - start > MAX_NAME:
+    if not MIN_NAME <= reader.offset - start <= MAX_NAME:
         raise WireError(f"AFTR name of {reader.offset - start} octets", start)
     return "".join(label.decode("ascii") + "." for label in labels)
 
@@ -435,6 +437,6 @@ def encode_aftr_name(name: str) -> bytes:
             raise ValueError(f"no host name: {name!r}")
         out.u8(len(label)).raw(label)
     out.u8(0)
-    if not 3 < len(out) <= MAX_NAME:
+    if not MIN_NAME <= len(out) <= MAX_NAME:
         raise ValueError(f"no host name of usable length: {name!r}")
     return out.finish()
