@@ -1,0 +1,307 @@
+"""The two directions of the userspace softwire, a blocking thread each, and what they answer.
+
+LAN -> NAT -> TUN --outward thread--> raw IPv6 socket, connected to the BR      (the kernel adds the IPv6 header)
+LAN <- NAT <- TUN <--inward thread--- packet socket, filtered to BR -> us       (the header is cut off here)
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+
+from b4client.dataplane import ipip, tunio
+
+TAKEOVER_S = 3.0
+"""How long a predecessor on the same TUN has to end."""
+MIN_TUNNEL_MTU = 1280 - ipip.IPV6_HEADER_LEN
+ICMP_PER_SECOND = 100
+ICMP6_UNREACHABLE, ICMP6_TOO_BIG = 1, 2
+ICMP6_SOURCE_POLICY = 5
+"""Source address failed ingress/egress policy: code of ICMPv6 type 1 (RFC 4443 3.1)."""
+
+COUNTERS = {
+    "out-packets": "IPv4 packets sent to the BR",
+    "out-fragmented": "of these, sent in IPv6 fragments",
+    "out-icmp-too-big": "ICMPv4 fragmentation needed, to senders inside",
+    "out-icmp-unreachable": "ICMPv4 host unreachable, to senders inside",
+    "drop-out-not-ipv4": "came to the TUN and is no IPv4",
+    "drop-out-malformed": "came to the TUN with a wrong length",
+    "drop-out-too-big": "DF set and longer than the tunnel MTU",
+    "drop-out-no-route": "no route to the BR",
+    "drop-out-refused": "the kernel refused to send (firewall, memory, address gone)",
+    "in-packets": "IPv4 packets received from the BR; merged ones count once",
+    "in-reassembled": "of these, came in IPv6 fragments",
+    "drop-in-malformed": "from the BR, cut short or of wrong length",
+    "drop-in-not-ipv4": "from the BR, next header 4 and no IPv4 inside",
+    "drop-in-congestion": "congestion met, and the sender cannot be told (RFC 6040 4.2)",
+    "drop-in-fragment": "IPv6 fragments that overlap, are malformed or never completed",
+    "drop-in-queue-full": "came faster than the pump could read",
+    "drop-in-refused": "the TUN refused (down, or an offload that it does not know)",
+    "icmp6-too-big": "ICMPv6 packet too big about our packets",
+    "icmp6-source-policy": "ICMPv6 type 1 code 5 from the BR: it knows no binding for us [L-6]",
+    "icmp6-unreachable": "other ICMPv6 errors about our packets",
+    "drop-icmp6-source-policy-foreign": "ICMPv6 type 1 code 5 from somebody else than the BR [L-6]",
+}
+"""Every packet's fate, by name."""
+
+
+class StartError(Exception):
+    """The pump cannot start: what was tried, and why not."""
+
+    def __init__(self, operation: str, error: OSError) -> None:
+        super().__init__(operation)
+        self.report = {"operation": operation, "reason": error.strerror or str(error), "errno": error.errno or 0}
+
+
+class Forwarder:
+    """One softwire: its descriptors, its two threads, its counters.
+
+    ``mtu`` is the configured IPv4 MTU in octets; ``tunnel_mtu`` the one in force, lower when the path is narrower.
+    """
+
+    def __init__(self, device: str, local: str, remote: str, mtu: int) -> None:
+        self.device, self.local, self.remote, self.mtu = device, local, remote, mtu
+        self.tunnel_mtu = mtu
+        self.addresses = socket.inet_pton(socket.AF_INET6, remote) + socket.inet_pton(socket.AF_INET6, local)
+        self.counters = dict.fromkeys(COUNTERS, 0)
+        self.end_reason = ""
+        self.ended, self.alarm = socket.socketpair()
+        self.alarm.setblocking(False)
+        self._tokens, self._tokens_at = float(ICMP_PER_SECOND), 0.0
+        try:
+            self.raw = tunio.open_raw(local, remote)
+        except OSError as error:
+            raise StartError(f"open a raw socket from {local} to {remote}", error) from error
+        try:
+            self.packet = tunio.open_packet(self.addresses[16:], self.addresses[:16])
+        except OSError as error:
+            raise StartError("open a packet socket", error) from error
+
+    def attach(self, release: Callable[[], None]) -> None:
+        """Take the TUN; ``release`` makes a predecessor let go of it, and returns when it has. StartError."""
+        deadline = time.monotonic() + TAKEOVER_S
+        asked = False
+        while True:
+            try:
+                self.tun = tunio.open_tun(self.device)
+                return
+            except OSError as error:
+                if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                    raise StartError(f"attach to the TUN {self.device}", error) from error
+            if not asked:
+                release()
+                asked = True
+            else:
+                time.sleep(0.001)
+
+    def start(self) -> None:
+        """Start both directions. They run until the TUN is deleted or the process ends."""
+        self.follow_path()
+        for direction in (self._outward, self._inward):
+            threading.Thread(target=self._guarded, args=(direction,), daemon=True).start()
+
+    def end(self, reason: str) -> None:
+        """Ask the main thread to end the process."""
+        self.end_reason = self.end_reason or reason
+        try:
+            self.alarm.send(b"\0")
+        except BlockingIOError:
+            pass
+
+    def follow_path(self) -> bool:
+        """Adopt the path MTU that the kernel knows; True while it is below what was configured.
+
+        The TUN's own MTU follows where it was the tunnel MTU, so that the kernel answers too large packets itself.
+        Where it is larger, its owner wants packets without DF fragmented outside (RFC 6333 5.3): then only we answer.
+        """
+        path = tunio.path_mtu(self.local, self.remote)
+        tunnel_mtu = self.mtu
+        if path is not None:
+            tunnel_mtu = min(self.mtu, max(path - ipip.IPV6_HEADER_LEN, MIN_TUNNEL_MTU))
+        if tunnel_mtu != self.tunnel_mtu:
+            try:
+                if tunio.device_mtu(self.device) == self.tunnel_mtu:
+                    tunio.set_device_mtu(self.device, tunnel_mtu)
+            except OSError:
+                pass  # the device is being deleted, or is not ours to change: answering ourselves is enough
+            self.tunnel_mtu = tunnel_mtu
+        return tunnel_mtu < self.mtu
+
+    def status(self) -> dict[str, object]:
+        """What the Unix socket tells."""
+        self.counters["drop-in-queue-full"] += tunio.packet_drops(self.packet)
+        return {
+            "pid": os.getpid(),
+            "device": self.device,
+            "local": self.local,
+            "remote": self.remote,
+            "mtu": self.mtu,
+            "tunnel-mtu": self.tunnel_mtu,
+            "counters": self.counters,
+        }
+
+    def read_errors(self) -> None:
+        """Empty the error queue of the raw socket: ICMPv6 errors that quote a packet of this softwire (RFC 2473 8)."""
+        while True:
+            try:
+                quoted, control, _, _ = self.raw.recvmsg(
+                    ipip.MAX_PACKET, 256, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT
+                )
+            except BlockingIOError:
+                break
+            except OSError:
+                continue  # the pending error itself; reading it clears it
+            for level, kind, data in control:
+                if (level, kind) == (socket.IPPROTO_IPV6, tunio.IPV6_RECVERR) and len(data) >= 40:
+                    _, origin, icmp_type, icmp_code = struct.unpack_from("=IBBB", data)
+                    if origin == tunio.SO_EE_ORIGIN_ICMP6:
+                        self._icmp6_received(icmp_type, icmp_code, data[24:40], quoted)
+        self.raw.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+    def _icmp6_received(self, icmp_type: int, icmp_code: int, sender: bytes, quoted: bytes) -> None:
+        """RFC 2473 8.3: packet too big becomes ICMPv4 3/4 when DF was set, every other error ICMPv4 3/1 [L-11]."""
+        if icmp_type == ICMP6_TOO_BIG:
+            self.counters["icmp6-too-big"] += 1
+            self.follow_path()
+            if len(quoted) > 6 and quoted[6] & ipip.DF:
+                self._answer(ipip.TOO_BIG, self.tunnel_mtu, quoted)
+            return
+        if (icmp_type, icmp_code) == (ICMP6_UNREACHABLE, ICMP6_SOURCE_POLICY):
+            if sender != self.addresses[:16]:
+                self.counters["drop-icmp6-source-policy-foreign"] += 1
+                return
+            self.counters["icmp6-source-policy"] += 1
+        else:
+            self.counters["icmp6-unreachable"] += 1
+        self._answer(ipip.HOST_UNREACHABLE, 0, quoted)
+
+    def _guarded(self, direction: Callable[[], None]) -> None:
+        try:
+            direction()
+        except OSError as error:
+            self.end(f"{direction.__name__}: {error}")
+        except BaseException as error:
+            self.end(f"{direction.__name__}: {error!r}")
+            raise
+
+    def _outward(self) -> None:
+        counters, send, read, tun = self.counters, self.raw.send, os.read, self.tun
+        tos = 0
+        while True:
+            packet = read(tun, tunio.VNET_LEN + ipip.MAX_PACKET)[tunio.VNET_LEN :]
+            length = len(packet)
+            if length < 20 or packet[0] >> 4 != 4:
+                counters["drop-out-not-ipv4"] += 1
+                continue
+            if packet[2] << 8 | packet[3] != length:
+                counters["drop-out-malformed"] += 1
+                continue
+            if length > self.tunnel_mtu:
+                if packet[6] & ipip.DF:
+                    counters["drop-out-too-big"] += 1
+                    self._answer(ipip.TOO_BIG, self.tunnel_mtu, packet)
+                    continue
+                counters["out-fragmented"] += 1
+            if packet[1] != tos:
+                # A system call where it changes, none where it does not; a control message would slow every packet.
+                tos = packet[1]
+                self.raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, tos)
+            try:
+                send(packet)
+            except OSError:
+                self._send_again(packet)
+            else:
+                counters["out-packets"] += 1
+
+    def _send_again(self, packet: bytes) -> None:
+        """An error of an earlier packet (ICMPv6) is reported by the next send, which then did nothing: once more."""
+        try:
+            self.raw.send(packet)
+        except OSError as error:
+            unreachable = error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH)
+            self.counters["drop-out-no-route" if unreachable else "drop-out-refused"] += 1
+        else:
+            self.counters["out-packets"] += 1
+
+    def _inward(self) -> None:
+        counters, receive, addresses = self.counters, self.packet.recv_into, self.addresses
+        # vnet header | link header, 14 octets or none | IPv6 header | IPv4 packet
+        buffer = bytearray(tunio.VNET_LEN + 14 + ipip.IPV6_HEADER_LEN + ipip.MAX_PACKET + 1)
+        view = memoryview(buffer)
+        while True:
+            end = receive(buffer)
+            ipv6 = tunio.VNET_LEN + 14
+            if buffer[ipv6 + 8 : ipv6 + 40] != addresses:
+                ipv6 = tunio.VNET_LEN
+                if buffer[ipv6 + 8 : ipv6 + 40] != addresses:
+                    continue
+            ipv4 = ipv6 + ipip.IPV6_HEADER_LEN
+            length = buffer[ipv6 + 4] << 8 | buffer[ipv6 + 5]
+            if ipv4 + length > end:
+                counters["drop-in-malformed"] += 1
+                continue
+            end = ipv4 + length
+            if buffer[ipv6 + 6] != ipip.PROTO_IPIP:
+                found = ipip.skip_options(buffer, buffer[ipv6 + 6], ipv4, end)
+                if found is None or found[0] != ipip.PROTO_IPIP:
+                    counters["drop-in-malformed" if found is None else "drop-in-fragment"] += 1
+                    continue
+                ipv4 = found[1]
+            tos = (buffer[ipv6] << 4 | buffer[ipv6 + 1] >> 4) & 0xFF
+            head = ipv4 - tunio.VNET_LEN
+            if buffer[0] or buffer[1]:
+                # Unfinished: checksum (flags) or segmentation (type) is left to whoever sends it out at last.
+                flags, kind, header_len, size, start, offset = struct.unpack_from("=BBHHHH", buffer)
+                struct.pack_into(
+                    "=BBHHHH", buffer, head, flags, kind, max(header_len - head, 0), size, max(start - head, 0), offset
+                )
+            else:
+                buffer[head:ipv4] = b"\0\0\0\0\0\0\0\0\0\0"
+            self._deliver(buffer, view, ipv4, end, tos)
+
+    def _deliver(self, buffer: bytearray, view: memoryview, ipv4: int, end: int, tos: int) -> None:
+        """Check the IPv4 packet at ``ipv4``, before which its virtio header stands, and write it to the TUN."""
+        counters = self.counters
+        if end - ipv4 < 20 or buffer[ipv4] >> 4 != 4:
+            counters["drop-in-not-ipv4"] += 1
+            return
+        length = buffer[ipv4 + 2] << 8 | buffer[ipv4 + 3]
+        header_len = (buffer[ipv4] & 15) * 4
+        if header_len < 20 or length < header_len or ipv4 + length > end:
+            counters["drop-in-malformed"] += 1
+            return
+        if buffer[ipv4 + 1] != tos:
+            carried = ipip.carried_tos(tos, buffer[ipv4 + 1])
+            if carried is None:
+                counters["drop-in-congestion"] += 1
+                return
+            ipip.set_tos(buffer, ipv4, carried)
+        try:
+            os.write(self.tun, view[ipv4 - tunio.VNET_LEN : ipv4 + length])
+        except OSError as error:
+            if error.errno == errno.EBADFD:
+                raise
+            counters["drop-in-refused"] += 1
+        else:
+            counters["in-packets"] += 1
+
+    def _answer(self, code: int, mtu: int, offending: bytes) -> None:
+        """ICMPv4 to the sender inside, at most ICMP_PER_SECOND."""
+        now = time.monotonic()
+        self._tokens = min(ICMP_PER_SECOND, self._tokens + (now - self._tokens_at) * ICMP_PER_SECOND)
+        self._tokens_at = now
+        message = ipip.icmp_unreachable(code, mtu, offending)
+        if message is None or self._tokens < 1:
+            return
+        self._tokens -= 1
+        try:
+            os.write(self.tun, bytes(tunio.VNET_LEN) + message)
+        except OSError:
+            self.counters["drop-in-refused"] += 1
+        else:
+            self.counters["out-icmp-too-big" if code == ipip.TOO_BIG else "out-icmp-unreachable"] += 1

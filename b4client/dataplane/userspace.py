@@ -1,0 +1,226 @@
+"""The softwire on a TUN, for kernels without ip6_tunnel: starting, finding and ending its pump (``pump.py``).
+
+The pump lives by itself; what ties it to a device is a Unix socket in ``run_dir``. A socket file that nobody listens on
+is stale and means nothing. Addresses, routes and the state of the TUN are the caller's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from pathlib import Path
+
+from b4client.dataplane import tunio
+from b4client.model.errors import DataplaneError
+
+START_S = 10.0
+STOP_S = 3.0
+ASK_S = 2.0
+_CAP_NET_ADMIN, _CAP_NET_RAW = 12, 13
+
+
+@dataclass(frozen=True, slots=True)
+class Pump:
+    """A living pump. ``mtu`` is the configured IPv4 MTU in octets, ``tunnel_mtu`` what the path allows now.
+
+    ``counters``: packets by fate, the names are those of ``forward.COUNTERS``.
+    """
+
+    pid: int
+    local: IPv6Address
+    remote: IPv6Address
+    mtu: int
+    tunnel_mtu: int
+    counters: dict[str, int]
+
+
+def available() -> str | None:
+    """None when the userspace softwire can work here; else the reason and its remedy in words. Changes nothing."""
+    try:
+        os.close(os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError:
+        return "/dev/net/tun is missing: load the module tun (modprobe tun), or give the container that device"
+    except OSError as error:
+        return (
+            f"/dev/net/tun cannot be opened ({error.strerror}): load the module tun, or allow this service the device"
+        )
+    effective = _effective_capabilities()
+    for number, name in ((_CAP_NET_ADMIN, "CAP_NET_ADMIN"), (_CAP_NET_RAW, "CAP_NET_RAW")):
+        if not effective >> number & 1:
+            return f"{name} is missing: run as root, or give the service this capability"
+    for family, protocol, name in (
+        (socket.AF_INET6, socket.IPPROTO_IPIP, "a raw IPv6 socket"),
+        (socket.AF_PACKET, 0, "a packet socket"),
+    ):
+        try:
+            socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol).close()
+        except OSError as error:
+            return f"{name} cannot be opened ({error.strerror}): the kernel lacks it or a sandbox forbids it"
+    return None
+
+
+def start(device: str, local: IPv6Address, remote: IPv6Address, mtu: int, *, run_dir: Path) -> None:
+    """Make ``device`` a softwire from ``local`` to ``remote``; returns when it forwards. ``mtu``: IPv4 octets.
+
+    The TUN is created when absent. A pump with these parameters is left alone; with others it is replaced, the new one
+    being ready before the old one lets go. DataplaneError, ``transient`` while ``local`` is tentative or has no route.
+    """
+    with _locked(run_dir):
+        pump = running(device, run_dir=run_dir)
+        if pump and (pump.local, pump.remote, pump.mtu) == (local, remote, mtu):
+            return
+        _spawn([device, str(local), str(remote), str(mtu), _socket_name(device)], run_dir)
+
+
+def running(device: str, *, run_dir: Path) -> Pump | None:
+    """The pump that serves ``device``, or None."""
+    try:
+        with _connected(device, run_dir) as connection:
+            connection.sendall(b"status\n")
+            line = b""
+            while not line.endswith(b"\n") and (part := connection.recv(65536)):
+                line += part
+            status = json.loads(line)
+            return Pump(
+                pid=_peer_pid(connection),
+                local=IPv6Address(status["local"]),
+                remote=IPv6Address(status["remote"]),
+                mtu=status["mtu"],
+                tunnel_mtu=status["tunnel-mtu"],
+                counters=status["counters"],
+            )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def stop(device: str, *, run_dir: Path) -> None:
+    """End the pump and delete the TUN; nothing when there is neither. DataplaneError."""
+    with _locked(run_dir):
+        _end_pump(device, run_dir)
+        deadline = time.monotonic() + STOP_S
+        while True:
+            try:
+                tunio.delete_tun(device)
+                break
+            except OSError as error:
+                # A process that was just ended may still be closing its descriptors.
+                if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                    raise DataplaneError(
+                        f"delete the TUN {device}",
+                        error.strerror or str(error),
+                        errno=error.errno or 0,
+                        remedy="another process holds it" if error.errno == errno.EBUSY else "",
+                    ) from error
+                time.sleep(0.005)
+        with contextlib.suppress(OSError):
+            (run_dir / _socket_name(device)).unlink()
+
+
+def _end_pump(device: str, run_dir: Path) -> None:
+    try:
+        with _connected(device, run_dir) as connection:
+            pidfd = os.pidfd_open(_peer_pid(connection))
+            try:
+                connection.settimeout(STOP_S)
+                connection.sendall(b"stop\n")
+                while connection.recv(4096):
+                    pass
+            except TimeoutError:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            finally:
+                os.close(pidfd)
+    except OSError:
+        pass  # no pump, or it ended in between
+
+
+def _spawn(arguments: list[str], run_dir: Path) -> None:
+    """Start the pump detached and wait for its word. DataplaneError."""
+    # Isolated, and without site: the package's own place is all that it needs to find, installed or in a checkout.
+    root = str(Path(__file__).resolve().parents[2])
+    program = f"import sys; sys.path.append({root!r}); from b4client.dataplane.pump import main; main(sys.argv[1:])"
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", program, *arguments],
+        cwd=run_dir,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    operation = f"start the pump of {arguments[0]}"
+    try:
+        output, _ = process.communicate(timeout=START_S)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        raise DataplaneError(operation, f"no answer within {START_S:.0f} s") from None
+    try:
+        answer = json.loads(output.splitlines()[-1])
+    except (ValueError, IndexError):
+        raise DataplaneError(operation, output.decode(errors="replace").strip() or "it ended without a word") from None
+    if "pid" not in answer:
+        number = int(answer["errno"])
+        raise DataplaneError(
+            f"{operation}: {answer['operation']}",
+            answer["reason"],
+            errno=number,
+            remedy="another process holds the device" if number == errno.EBUSY else "",
+            transient=number in (errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EBUSY),
+        )
+
+
+def _socket_name(device: str) -> str:
+    return f"softwire-{device}.sock"
+
+
+@contextlib.contextmanager
+def _connected(device: str, run_dir: Path) -> Iterator[socket.socket]:
+    """A connection to the pump of ``device``. OSError when there is none."""
+    # Through the directory's descriptor: the path of a Unix socket may have 107 octets, that of a directory more.
+    directory = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(ASK_S)
+            connection.connect(f"/proc/self/fd/{directory}/{_socket_name(device)}")
+            yield connection
+    finally:
+        os.close(directory)
+
+
+@contextlib.contextmanager
+def _locked(run_dir: Path) -> Iterator[None]:
+    """One starter or stopper at a time. The lock is on the directory: no file that could be left."""
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        directory = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise DataplaneError(f"open {run_dir}", error.strerror or str(error), errno=error.errno or 0) from error
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
+
+
+def _peer_pid(connection: socket.socket) -> int:
+    """Who listens, told by the kernel."""
+    pid: int = struct.unpack("=iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+    return pid
+
+
+def _effective_capabilities() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return int(line.split()[1], 16)
+    return 0
