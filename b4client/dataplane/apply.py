@@ -1,0 +1,470 @@
+"""Makes a SoftwireConfig true in the kernel, keeps it true, takes it away: observe, diff, apply, verify, withdraw.
+
+Every change first looks at the kernel and does only what differs; a change that fails half-way is undone in reverse
+order. The NAT rules are in place before the address and the route, so that nothing can leave untranslated in between.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Address
+from pathlib import Path
+from typing import Any
+
+from b4client.dataplane import nft, rtnl, sysctl, userspace
+from b4client.dataplane.memory import Memory, MemoryFile, digest
+from b4client.dataplane.plan import Plan, plan, table_name
+from b4client.model.errors import DataplaneError
+from b4client.model.settings import SoftwireSettings
+from b4client.model.softwire import Encapsulation, SoftwireConfig
+
+log = logging.getLogger("b4client.dataplane")
+
+DEFAULT_PATH_MTU = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What this machine can do. ``userspace`` is None when the userspace softwire works, else the reason in words."""
+
+    ip6tnl: bool
+    userspace: str | None
+    ct_timeouts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The outcome of ``install``: ``changed`` False when the kernel was as wanted already."""
+
+    changed: bool
+    kind: str
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """The kernel's state of the softwire, for ``status``. ``counters`` are the nft table's, by name."""
+
+    device: str
+    kind: str | None
+    up: bool
+    mtu: int | None
+    local: str | None
+    remote: str | None
+    addresses: tuple[str, ...]
+    routes: tuple[str, ...]
+    traffic: dict[str, int] = field(default_factory=dict)
+    counters: dict[str, dict[str, int]] = field(default_factory=dict)
+    pump: dict[str, Any] | None = None
+
+
+class _Undo:
+    """Steps back, taken in reverse when a change fails."""
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[str, Callable[[], object]]] = []
+
+    def add(self, what: str, step: Callable[[], object]) -> None:
+        self._steps.append((what, step))
+
+    def run(self) -> list[str]:
+        problems = []
+        for what, step in reversed(self._steps):
+            try:
+                step()
+            except DataplaneError as error:
+                problems.append(f"{what}: {error}")
+        return problems
+
+
+class Dataplane:
+    """The softwire of one daemon. Blocking; called from one worker thread, never from the event loop."""
+
+    def __init__(self, settings: SoftwireSettings, *, state_dir: Path | None = None) -> None:
+        self._settings = settings
+        self._device = settings.device
+        self._run_dir = state_dir or Path("/run/b4client")
+        self._file = MemoryFile(state_dir, settings.device)
+        self._memory: Memory | None = None
+        self._nft: nft.Nft | None = None
+        self._capabilities: Capabilities | None = None
+
+    # ---- what the machine can do
+
+    def probe(self) -> Capabilities:
+        """Find out once what this machine can do. Raises DataplaneError when it can do nothing for us."""
+        if self._capabilities is None:
+            rules = self._rules()
+            rules.probe()
+            self._capabilities = Capabilities(
+                ip6tnl=self._settings.encapsulation is not Encapsulation.USERSPACE and rtnl.has_ip6tnl(),
+                userspace=userspace.available(),
+                ct_timeouts=self._probe_ct_timeouts(rules),
+            )
+            self._encapsulation(self._capabilities)
+        return self._capabilities
+
+    @staticmethod
+    def _probe_ct_timeouts(rules: nft.Nft) -> bool:
+        name = "b4client_probe"
+        text = (
+            f"table ip {name} {{ ct timeout t {{ protocol udp; l3proto ip; policy = {{ unreplied : 120 }} }} }}\n"
+            f"delete table ip {name}\n"
+        )
+        try:
+            rules.run("look for conntrack timeouts", text)
+        except DataplaneError:
+            return False
+        return True
+
+    def _encapsulation(self, found: Capabilities) -> Encapsulation:
+        wanted = self._settings.encapsulation
+        if wanted is not Encapsulation.USERSPACE and found.ip6tnl:
+            return Encapsulation.KERNEL
+        if wanted is Encapsulation.KERNEL:
+            raise DataplaneError(
+                "make a kernel softwire", "this kernel has no ip6_tunnel driver",
+                remedy="modprobe ip6_tunnel, install the kernel's module package, or use encapsulation = userspace.",
+            )
+        if found.userspace is not None:
+            raise DataplaneError("make a userspace softwire", found.userspace)
+        return Encapsulation.USERSPACE
+
+    def _rules(self) -> nft.Nft:
+        if self._nft is None:
+            self._nft = nft.Nft()
+        return self._nft
+
+    def _remembered(self) -> Memory:
+        if self._memory is None:
+            self._memory = self._file.load()
+        return self._memory
+
+    # ---- install
+
+    def install(self, config: SoftwireConfig) -> Applied:
+        """Make the kernel as ``config`` wants. Idempotent; all or nothing. Raises DataplaneError (and the old state holds)."""
+        found = self.probe()
+        wan = rtnl.observe_link(config.wan)
+        if wan is None:
+            raise DataplaneError(f"install the softwire over {config.wan}", "no such interface")
+        target = plan(
+            config,
+            self._settings,
+            encapsulation=self._encapsulation(found),
+            path_mtu=rtnl.path_mtu(config.remote) or wan.mtu or DEFAULT_PATH_MTU,
+            ct_timeouts=found.ct_timeouts,
+        )
+        with self._undoing() as undo:
+            changed = self._apply(target, wan.index, f"{config.ipv4} {config.ports}", undo)
+            if changed:
+                self._verify(target)
+        return Applied(changed, target.link.kind, target.link.mtu)
+
+    @contextmanager
+    def _undoing(self) -> Iterator[_Undo]:
+        undo = _Undo()
+        try:
+            yield undo
+        except BaseException as error:
+            problems = undo.run()
+            if problems and isinstance(error, DataplaneError):
+                raise DataplaneError(
+                    error.operation, f"{error.reason}; going back failed too: {'; '.join(problems)}", errno=error.errno
+                ) from error
+            raise
+
+    def _apply(self, target: Plan, wan_index: int, binding: str, undo: _Undo) -> bool:
+        memory = self._remembered()
+        before = Memory(**{f: getattr(memory, f) for f in Memory.__dataclass_fields__})
+        changed = False
+
+        def remember(**values: Any) -> None:
+            for name, value in values.items():
+                setattr(memory, name, value)
+            self._file.save(memory)
+
+        def restore_memory() -> None:
+            self._memory = before
+            self._file.save(before)
+
+        undo.add("memory", restore_memory)
+        self._refuse_foreign_device(target, memory)
+
+        if target.wan_address is not None and not rtnl.has_address6(wan_index, target.wan_address):
+            address6 = target.wan_address
+            remember(wan=target.wan, wan_addresses=[*memory.wan_addresses, str(address6)])
+            undo.add("softwire address", lambda: rtnl.delete_address6(target.wan, address6))
+            rtnl.add_address6(target.wan, address6)
+            changed = True
+
+        shared = [(k, v) for k, v in target.sysctls if f"/{self._device}/" not in k]
+        changed |= self._set_sysctls(shared, memory, undo)
+        changed |= self._load_rules(target, memory, undo)
+        changed |= self._make_link(target, wan_index, memory, undo)
+        own = [(k, v) for k, v in target.sysctls if f"/{self._device}/" in k and sysctl.read(k) is not None]
+        changed |= self._set_sysctls(own, None, undo)
+        changed |= self._address(target, undo)
+        tunnel = rtnl.observe_tunnel(self._device)
+        if tunnel is not None and not tunnel.up:
+            rtnl.set_link(self._device, up=True)
+            undo.add("link up", lambda: rtnl.set_link(self._device, up=False))
+            changed = True
+        changed |= self._route(target, memory, undo)
+
+        if memory.binding and memory.binding != binding:
+            old = memory.address
+            try:
+                flushed = rtnl.flush_conntrack(type(target.address)(old))
+                log.info("flushed %d NAT entries of %s", flushed, memory.binding)
+            except ValueError:
+                pass  # nothing remembered that could be flushed
+            changed = True
+        for address in memory.wan_addresses:
+            if target.wan_address is None or IPv6Address(address) != target.wan_address:
+                rtnl.delete_address6(memory.wan, IPv6Address(address))
+                changed = True
+        kept = [str(target.wan_address)] if str(target.wan_address) in memory.wan_addresses else []
+        final = {
+            "device": self._device,
+            "kind": target.link.kind,
+            "wan": target.wan,
+            "wan_addresses": kept,
+            "address": str(target.address),
+            "binding": binding,
+            "routes": [(str(r.destination), r.metric) for r in target.routes],
+        }
+        if any(getattr(memory, name) != value for name, value in final.items()):
+            remember(**final)
+        return changed
+
+    def _refuse_foreign_device(self, target: Plan, memory: Memory) -> None:
+        present = rtnl.observe_tunnel(self._device)
+        if present is None or memory.device == self._device:
+            return
+        pump = userspace.running(self._device, run_dir=self._run_dir)
+        if not (present.kind == "ip6tnl" and present.ours) and pump is None:
+            raise DataplaneError(
+                f"make the softwire {self._device}", f"an interface of that name exists ({present.kind or 'unknown kind'})",
+                remedy="Remove it, or choose another name with softwire.device or --device.",
+            )
+
+    def _set_sysctls(self, wanted: list[tuple[str, str]], memory: Memory | None, undo: _Undo) -> bool:
+        changed = False
+        for path, value in wanted:
+            present = sysctl.read(path)
+            if present == value or (present is not None and path.endswith(("arp_ignore", "arp_announce")) and present > value):
+                continue  # a stricter setting of the operator's is as good
+            if memory is not None and present is not None:
+                memory.sysctls.setdefault(path, present)
+                self._file.save(memory)
+            sysctl.write(path, value)
+            if present is not None:
+                old = present
+                undo.add(path, lambda path=path, old=old: sysctl.write(path, old))  # type: ignore[misc]
+            changed = True
+        return changed
+
+    def _listing(self, target_tables: tuple[tuple[str, str], ...]) -> list[Any] | None:
+        """What the kernel lists of our tables without what changes by itself; None when one of them is missing."""
+        found = [nft.essence(self._rules().list_table(family, name)) for family, name in target_tables]
+        return None if None in found else found
+
+    def _load_rules(self, target: Plan, memory: Memory, undo: _Undo) -> bool:
+        listing = self._listing(target.tables)
+        if listing is not None and memory.ruleset == target.ruleset and memory.listing == digest(listing):
+            return False
+        rules = self._rules()
+        rules.run("load the NAT rules", target.ruleset)
+        old = memory.ruleset
+        if listing is not None and old:
+            undo.add("NAT rules", lambda: rules.run("bring back the NAT rules", old))
+        else:
+            undo.add("NAT rules", lambda: self._delete_tables())
+        memory.ruleset = target.ruleset
+        memory.listing = digest(self._listing(target.tables))
+        self._file.save(memory)
+        return True
+
+    def _delete_tables(self) -> None:
+        name = table_name(self._device)
+        for family in ("ip", "arp"):
+            self._rules().delete_table(family, name)
+
+    def _make_link(self, target: Plan, wan_index: int, memory: Memory, undo: _Undo) -> bool:
+        link = target.link
+        present = rtnl.observe_tunnel(link.name)
+        changed = False
+        if present is not None and (present.kind != link.kind or not present.ours):
+            self._remove_link(present.kind)
+            present, changed = None, True
+        if present is None:
+            memory.device, memory.kind = link.name, link.kind
+            self._file.save(memory)
+        if link.kind == "ip6tnl":
+            if present is None:
+                undo.add("tunnel", lambda: rtnl.delete_link(link.name))
+                rtnl.create_ip6tnl(link.name, wan_index, link.local, link.remote, link.mtu)
+                changed = True
+            elif (present.local, present.remote) != (link.local, link.remote):
+                old_local, old_remote = present.local, present.remote
+                rtnl.change_ip6tnl(link.name, wan_index, link.local, link.remote)
+                if old_local is not None and old_remote is not None:
+                    undo.add("tunnel", lambda: rtnl.change_ip6tnl(link.name, wan_index, old_local, old_remote))
+                changed = True
+        else:
+            pump = userspace.running(link.name, run_dir=self._run_dir)
+            if present is None or pump is None or (pump.local, pump.remote) != (link.local, link.remote):
+                if present is None or pump is None:
+                    undo.add("softwire", lambda: userspace.stop(link.name, run_dir=self._run_dir))
+                else:
+                    old = pump
+                    undo.add(
+                        "softwire",
+                        lambda: userspace.start(link.name, old.local, old.remote, old.mtu, run_dir=self._run_dir),
+                    )
+                userspace.start(link.name, link.local, link.remote, link.mtu, run_dir=self._run_dir)
+                changed = True
+        present = rtnl.observe_tunnel(link.name)
+        if present is not None and present.mtu != link.mtu:
+            old_mtu = present.mtu
+            rtnl.set_link(link.name, mtu=link.mtu)
+            undo.add("MTU", lambda: rtnl.set_link(link.name, mtu=old_mtu))
+            changed = True
+        return changed
+
+    def _address(self, target: Plan, undo: _Undo) -> bool:
+        tunnel = rtnl.observe_tunnel(self._device)
+        if tunnel is None:
+            raise DataplaneError(f"set up {self._device}", "the interface vanished while it was set up", transient=True)
+        changed = False
+        present = rtnl.addresses4(tunnel.index)
+        if (target.address, 32) not in present:
+            rtnl.add_address4(self._device, target.address)
+            undo.add("address", lambda: rtnl.delete_address4(self._device, target.address, 32))
+            changed = True
+        for address, length in present:
+            if (address, length) != (target.address, 32):
+                rtnl.delete_address4(self._device, address, length)
+                undo.add("address", lambda address=address: rtnl.add_address4(self._device, address))  # type: ignore[misc]
+                changed = True
+        return changed
+
+    def _route(self, target: Plan, memory: Memory, undo: _Undo) -> bool:
+        tunnel = rtnl.observe_tunnel(self._device)
+        present = rtnl.routes4(tunnel.index) if tunnel is not None else ()
+        changed = False
+        wanted = [(r.destination, r.metric) for r in target.routes]
+        for destination, metric in wanted:
+            if (destination, metric) not in present:
+                rtnl.add_route4(self._device, destination, metric)
+                undo.add(
+                    "route",
+                    lambda destination=destination, metric=metric: rtnl.delete_route4(  # type: ignore[misc]
+                        self._device, destination, metric
+                    ),
+                )
+                changed = True
+        for text, metric in memory.routes:
+            destination = IPv4Network(text)
+            if (destination, metric) in present and (destination, metric) not in wanted:
+                rtnl.delete_route4(self._device, destination, metric)
+                changed = True
+        return changed
+
+    def _verify(self, target: Plan) -> None:
+        """Look again after a change: what was asked for must be what is there."""
+        tunnel = rtnl.observe_tunnel(self._device)
+        missing = []
+        if tunnel is None or not tunnel.up or tunnel.kind != target.link.kind:
+            missing.append(f"the interface {self._device}")
+        else:
+            if (target.address, 32) not in rtnl.addresses4(tunnel.index):
+                missing.append(f"the address {target.address}")
+            routes = rtnl.routes4(tunnel.index)
+            missing += [f"the route {r.destination}" for r in target.routes if (r.destination, r.metric) not in routes]
+        if self._listing(target.tables) is None:
+            missing.append("the NAT rules")
+        if missing:
+            raise DataplaneError(
+                "set up the softwire", f"{', '.join(missing)} did not stay", transient=True,
+                remedy="Another program removes it: look for network managers and firewalls that own all interfaces.",
+            )
+
+    # ---- withdraw, observe
+
+    def _remove_link(self, kind: str | None) -> None:
+        if kind == "tun":
+            userspace.stop(self._device, run_dir=self._run_dir)
+        rtnl.delete_link(self._device)
+
+    def withdraw(self) -> None:
+        """Take away everything of ours, also what an earlier process left. Idempotent; goes on past what fails, then
+        raises DataplaneError with all of it."""
+        memory = self._remembered()
+        problems: list[str] = []
+
+        def attempt(step: Callable[[], object]) -> None:
+            try:
+                step()
+            except DataplaneError as error:
+                problems.append(str(error))
+
+        def remove_device() -> None:
+            present = rtnl.observe_tunnel(self._device)
+            pump = userspace.running(self._device, run_dir=self._run_dir)
+            if pump is not None or memory.kind == "tun":
+                userspace.stop(self._device, run_dir=self._run_dir)
+            if present is not None and (memory.device == self._device or present.kind == "ip6tnl" and present.ours):
+                rtnl.delete_link(self._device)
+
+        def remove_addresses() -> None:
+            for address in memory.wan_addresses:
+                rtnl.delete_address6(memory.wan, IPv6Address(address))
+
+        def flush() -> None:
+            if memory.address:
+                from ipaddress import IPv4Address
+
+                rtnl.flush_conntrack(IPv4Address(memory.address))
+
+        # The route goes with the device: from here on nothing can leave, so the rules may go after it.
+        attempt(remove_device)
+        attempt(self._delete_tables)
+        attempt(remove_addresses)
+        attempt(flush)
+        for path, value in memory.sysctls.items():
+            attempt(lambda path=path, value=value: sysctl.write(path, value))  # type: ignore[misc]
+        if problems:
+            raise DataplaneError("take the softwire away", "; ".join(problems))
+        self._memory = Memory()
+        self._file.forget()
+
+    def observe(self) -> Observed:
+        """What the kernel has of the softwire now."""
+        tunnel = rtnl.observe_tunnel(self._device)
+        listing = self._rules().list_table("ip", table_name(self._device))
+        pump = userspace.running(self._device, run_dir=self._run_dir)
+        if tunnel is None:
+            return Observed(self._device, None, False, None, None, None, (), (), {}, nft.counters(listing))
+        local, remote = (pump.local, pump.remote) if pump is not None else (tunnel.local, tunnel.remote)
+        return Observed(
+            device=self._device,
+            kind=tunnel.kind,
+            up=tunnel.up,
+            mtu=tunnel.mtu,
+            local=str(local) if local else None,
+            remote=str(remote) if remote else None,
+            addresses=tuple(f"{a}/{n}" for a, n in rtnl.addresses4(tunnel.index)),
+            routes=tuple(f"{d} metric {m}" for d, m in rtnl.routes4(tunnel.index)),
+            traffic={k: getattr(tunnel, k) for k in ("rx_packets", "tx_packets", "rx_bytes", "tx_bytes")},
+            counters=nft.counters(listing),
+            pump={"pid": pump.pid, **pump.counters} if pump is not None else None,
+        )
+
+    def close(self) -> None:
+        """Free what this process holds; the softwire stays."""
+        self._nft = None

@@ -1,0 +1,97 @@
+"""nftables: the only importer of python-nftables. Text in (built by ``plan`` from validated values), JSON out."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from b4client.model.errors import DataplaneError
+
+PACKAGE_REMEDY = "Install the distribution's package (Debian: apt install python3-nftables; OpenWrt: nftables-json)."
+# What a ruleset's listing says of the moment and not of the rules.
+_VOLATILE = frozenset({"handle", "packets", "bytes"})
+
+
+class Nft:
+    """One libnftables context. Raises DataplaneError with the library's own words."""
+
+    def __init__(self) -> None:
+        try:
+            import nftables
+        except ImportError:
+            raise DataplaneError("load python-nftables", "not installed", remedy=PACKAGE_REMEDY) from None
+        try:
+            self._context = nftables.Nftables()
+        except OSError as error:
+            raise DataplaneError("load libnftables", str(error), remedy=PACKAGE_REMEDY) from None
+        self._context.set_handle_output(False)
+        self._context.set_stateless_output(False)
+
+    def run(self, what: str, text: str) -> None:
+        """Apply ``text`` as one transaction: all of it or nothing. ``what`` names the operation in the error."""
+        status, _, error = self._context.cmd(text)
+        if status:
+            raise _refused(what, error)
+
+    def list_table(self, family: str, name: str) -> list[dict[str, Any]] | None:
+        """The objects of one table as libnftables' JSON has them; None when there is no such table."""
+        self._context.set_json_output(True)
+        try:
+            status, output, error = self._context.cmd(f"list table {family} {name}")
+        finally:
+            self._context.set_json_output(False)
+        if status:
+            if "No such file" in error:
+                return None
+            raise _refused(f"list nft table {family} {name}", error)
+        objects = json.loads(output)["nftables"]
+        return [o for o in objects if "metainfo" not in o]
+
+    def delete_table(self, family: str, name: str) -> None:
+        """Remove the table if it is there."""
+        # "table" before "delete table" makes the deletion valid whether it exists or not.
+        self.run(f"delete nft table {family} {name}", f"table {family} {name}\ndelete table {family} {name}\n")
+
+    def probe(self) -> None:
+        """Raises DataplaneError with the remedy when this kernel or process cannot use nf_tables."""
+        status, _, error = self._context.cmd("list tables")
+        if status:
+            raise _refused("use nf_tables", error)
+
+
+def _refused(what: str, error: str) -> DataplaneError:
+    lines = [line for line in error.splitlines() if line.strip() and not line.lstrip().startswith(("^", "~"))]
+    reason = " | ".join(lines[:2]) or "refused without a word"
+    if "Operation not permitted" in error:
+        return DataplaneError(what, "not permitted", errno=1, remedy="Run as root, or with CAP_NET_ADMIN.")
+    if "not supported" in error or "Protocol error" in error:
+        return DataplaneError(
+            what, reason, errno=95, remedy="The kernel lacks a part of nf_tables (CONFIG_NF_TABLES, NFT_NAT, NFT_CT ...)."
+        )
+    return DataplaneError(what, reason, transient="busy" in error.lower())
+
+
+def essence(objects: list[dict[str, Any]] | None) -> Any:
+    """A listing without what changes by itself (handles, counts, elements of dynamic sets): equal means equal rules."""
+    if objects is None:
+        return None
+
+    def strip(value: Any) -> Any:
+        if isinstance(value, dict):
+            dynamic = "dynamic" in (value.get("flags") or ())
+            return {k: strip(v) for k, v in value.items() if k not in _VOLATILE and not (dynamic and k == "elem")}
+        if isinstance(value, list):
+            return [strip(v) for v in value]
+        return value
+
+    return [strip(o) for o in objects]
+
+
+def counters(objects: list[dict[str, Any]] | None) -> dict[str, dict[str, int]]:
+    """``{"guard_drop": {"packets": 0, "bytes": 0}, ...}`` of a listing."""
+    found = {}
+    for item in objects or ():
+        counter = item.get("counter")
+        if counter:
+            found[str(counter["name"])] = {"packets": int(counter["packets"]), "bytes": int(counter["bytes"])}
+    return found

@@ -1,0 +1,475 @@
+"""Links, addresses, routes and conntrack entries through netlink: the only importer of pyroute2.
+
+Works with pyroute2 0.7.2 (Debian 12) and 0.9. Blocking; never call it from the event loop.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from typing import Any, TypeVar
+
+import tenacity
+
+from b4client.model.errors import DataplaneError
+
+IFF_UP = 0x1
+IFF_LOWER_UP = 0x10000
+IFA_F_DADFAILED = 0x08
+IFA_F_DEPRECATED = 0x20
+IFA_F_TENTATIVE = 0x40
+IFA_F_NOPREFIXROUTE = 0x200
+IFA_F_OPTIMISTIC = 0x04
+IFA_F_TEMPORARY = 0x01
+SCOPE_UNIVERSE = 0
+SCOPE_LINK = 253
+NEXT_HEADER_IPIP = 4
+IP6_TNL_F_IGN_ENCAP_LIMIT = 0x1
+IP6_TNL_F_USE_ORIG_TCLASS = 0x2
+TUNNEL_HOP_LIMIT = 64
+DAD_WAIT_S = 5.0
+TRANSIENT = frozenset({errno.EBUSY, errno.ENOBUFS, errno.EAGAIN, errno.EINTR})
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """An interface as it is. ``up`` means IFF_UP and carrier; ``addresses`` are the global and unique-local ones that
+    may be used as a source now (not tentative, deprecated or failed), stable before temporary ones."""
+
+    index: int
+    name: str
+    kind: str | None
+    up: bool
+    mtu: int
+    hardware_address: bytes | None
+    link_local: IPv6Address | None
+    addresses: tuple[IPv6Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """A softwire device as the kernel has it; ``local`` and ``remote`` only for ip6tnl."""
+
+    index: int
+    kind: str | None
+    up: bool
+    mtu: int
+    local: IPv6Address | None
+    remote: IPv6Address | None
+    ours: bool
+    """True when its parameters (protocol, encapsulation limit, hop limit) are those that we set."""
+    rx_packets: int = 0
+    tx_packets: int = 0
+    rx_bytes: int = 0
+    tx_bytes: int = 0
+
+
+@cache
+def _pyroute2() -> Any:
+    """pyroute2 at first use: it costs 100 ms and 20 MB, which `b4client status` need not pay."""
+    try:
+        import pyroute2
+    except ImportError:
+        raise DataplaneError(
+            "load pyroute2", "not installed", remedy="apt install python3-pyroute2, or pip install pyroute2."
+        ) from None
+    return pyroute2
+
+
+def _transient(error: BaseException) -> bool:
+    return getattr(error, "code", None) in TRANSIENT
+
+
+def _patiently(work: Callable[[], T]) -> T:
+    """Do ``work`` again when netlink was busy or out of buffers."""
+    retry = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_transient),
+        stop=tenacity.stop_after_attempt(5),
+        wait=tenacity.wait_exponential(0.02),
+        reraise=True,
+    )
+    return retry(work)
+
+
+def _error(what: str, error: Any) -> DataplaneError:
+    code = int(getattr(error, "code", 0) or getattr(error, "errno", 0) or 0)
+    text = str(error.args[-1]) if error.args else str(error)
+    remedy = ""
+    if code == errno.EPERM:
+        remedy = "Run as root, or with CAP_NET_ADMIN."
+    return DataplaneError(what, text, errno=code, remedy=remedy, transient=code in TRANSIENT)
+
+
+@contextmanager
+def _route_socket() -> Iterator[Any]:
+    ipr = _pyroute2().IPRoute()
+    try:
+        yield ipr
+    finally:
+        ipr.close()
+
+
+def _do(what: str, work: Callable[[Any], T], *, fine: frozenset[int] = frozenset()) -> T | None:
+    """Run one netlink request; the errno values in ``fine`` mean that it was so already."""
+    with _route_socket() as ipr:
+        try:
+            return _patiently(lambda: work(ipr))
+        except _pyroute2().NetlinkError as error:
+            if error.code in fine:
+                return None
+            raise _error(what, error) from None
+
+
+# ---- looking
+
+
+def observe_link(name: str) -> LinkState | None:
+    """The interface ``name`` as it is now; None when there is none."""
+    with _route_socket() as ipr:
+        message = _link(ipr, name)
+        if message is None:
+            return None
+        index = message["index"]
+        link_local, stable, temporary = None, [], []
+        for address in ipr.get_addr(family=socket.AF_INET6, index=index):
+            flags = address.get_attr("IFA_FLAGS") or address["flags"]
+            unusable = IFA_F_DADFAILED | IFA_F_DEPRECATED
+            if flags & unusable or flags & IFA_F_TENTATIVE and not flags & IFA_F_OPTIMISTIC:
+                continue
+            # For a point-to-point address IFA_ADDRESS is the peer's.
+            value = IPv6Address(address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS"))
+            if value.is_link_local:
+                link_local = link_local or value
+            elif address["scope"] == SCOPE_UNIVERSE:
+                (temporary if flags & IFA_F_TEMPORARY else stable).append(value)
+        hardware = message.get_attr("IFLA_ADDRESS")
+        flags = message["flags"]
+        return LinkState(
+            index=index,
+            name=name,
+            kind=_kind(message),
+            up=bool(flags & IFF_UP and flags & IFF_LOWER_UP),
+            mtu=message.get_attr("IFLA_MTU") or 0,
+            hardware_address=bytes.fromhex(hardware.replace(":", "")) if hardware and message["ifi_type"] == 1 else None,
+            link_local=link_local,
+            addresses=(*stable, *temporary),
+        )
+
+
+def _link(ipr: Any, name: str) -> Any | None:
+    indices = ipr.link_lookup(ifname=name)
+    if not indices:
+        return None
+    try:
+        return next(iter(ipr.get_links(indices[0])), None)
+    except _pyroute2().NetlinkError as error:
+        if error.code == errno.ENODEV:
+            return None
+        raise _error(f"look at {name}", error) from None
+
+
+def _kind(message: Any) -> str | None:
+    info = message.get_attr("IFLA_LINKINFO")
+    return info.get_attr("IFLA_INFO_KIND") if info else None
+
+
+def observe_tunnel(name: str) -> Tunnel | None:
+    """The softwire device ``name``; None when there is none."""
+    with _route_socket() as ipr:
+        message = _link(ipr, name)
+    if message is None:
+        return None
+    kind = _kind(message)
+    local = remote = None
+    ours = kind == "tun"
+    if kind == "ip6tnl":
+        data = message.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA")
+        local = IPv6Address(data.get_attr("IFLA_IP6TNL_LOCAL"))
+        remote = IPv6Address(data.get_attr("IFLA_IP6TNL_REMOTE"))
+        flags = data.get_attr("IFLA_IP6TNL_FLAGS") or 0
+        ours = (
+            data.get_attr("IFLA_IP6TNL_PROTO") == NEXT_HEADER_IPIP
+            and bool(flags & IP6_TNL_F_IGN_ENCAP_LIMIT)
+            and bool(flags & IP6_TNL_F_USE_ORIG_TCLASS)
+            and data.get_attr("IFLA_IP6TNL_TTL") == TUNNEL_HOP_LIMIT
+        )
+    stats = message.get_attr("IFLA_STATS64") or {}
+    return Tunnel(
+        index=message["index"],
+        kind=kind,
+        up=bool(message["flags"] & IFF_UP),
+        mtu=message.get_attr("IFLA_MTU") or 0,
+        local=local,
+        remote=remote,
+        ours=ours,
+        **{key: int(stats.get(key, 0)) for key in ("rx_packets", "tx_packets", "rx_bytes", "tx_bytes")},
+    )
+
+
+def addresses4(index: int) -> tuple[tuple[IPv4Address, int], ...]:
+    """The IPv4 addresses of an interface with their prefix lengths."""
+    with _route_socket() as ipr:
+        return tuple(
+            (IPv4Address(a.get_attr("IFA_LOCAL") or a.get_attr("IFA_ADDRESS")), a["prefixlen"])
+            for a in ipr.get_addr(family=socket.AF_INET, index=index)
+        )
+
+
+def has_address6(index: int, address: IPv6Address) -> bool:
+    """True when the interface has the address, tentative or not."""
+    with _route_socket() as ipr:
+        return any(
+            IPv6Address(a.get_attr("IFA_LOCAL") or a.get_attr("IFA_ADDRESS")) == address
+            for a in ipr.get_addr(family=socket.AF_INET6, index=index)
+        )
+
+
+def routes4(index: int) -> tuple[tuple[IPv4Network, int], ...]:
+    """(destination, metric) of the main table's IPv4 unicast routes through an interface."""
+    return tuple((destination, metric) for destination, metric, oif in _routes4() if oif == index)
+
+
+def _routes4() -> list[tuple[IPv4Network, int, int | None]]:
+    with _route_socket() as ipr:
+        found = []
+        for r in ipr.get_routes(family=socket.AF_INET, table=254, type=1):
+            destination = IPv4Network((r.get_attr("RTA_DST") or "0.0.0.0", r["dst_len"]))  # noqa: S104
+            found.append((destination, int(r.get_attr("RTA_PRIORITY") or 0), r.get_attr("RTA_OIF")))
+        return found
+
+
+def path_mtu(destination: IPv6Address) -> int | None:
+    """IPv6 MTU of the route to ``destination`` in octets: what was learnt from the path, the route's own, or the link's.
+
+    None when there is no route.
+    """
+    with _route_socket() as ipr:
+        try:
+            route = next(iter(ipr.route("get", dst=str(destination), family=socket.AF_INET6)), None)
+        except _pyroute2().NetlinkError:
+            return None
+        if route is None or route["type"] not in (1, 2):
+            return None
+        metrics = route.get_attr("RTA_METRICS")
+        learnt = metrics.get_attr("RTAX_MTU") if metrics else None
+        if learnt:
+            return int(learnt)
+        links = list(ipr.get_links(route.get_attr("RTA_OIF")))
+        return int(links[0].get_attr("IFLA_MTU")) if links else None
+
+
+# ---- changing
+
+
+def create_ip6tnl(name: str, wan_index: int, local: IPv6Address, remote: IPv6Address, mtu: int) -> None:
+    """Make the kernel's IPv4-in-IPv6 tunnel, plain IPv6 headers without encapsulation limit (RFC 2473 5.1), traffic
+    class copied from the inner packet (RFC 6333 7.1)."""
+    _do(f"create the tunnel {name}", lambda ipr: ipr.link("add", ifname=name, **_tunnel(wan_index, local, remote), mtu=mtu))
+
+
+def change_ip6tnl(name: str, wan_index: int, local: IPv6Address, remote: IPv6Address) -> None:
+    """Give an existing tunnel other end points, without taking it down."""
+    index = _index(name)
+    _do(
+        f"change the tunnel {name}",
+        lambda ipr: ipr.link("set", index=index, **_tunnel(wan_index, local, remote)),
+    )
+
+
+def _tunnel(wan_index: int, local: IPv6Address, remote: IPv6Address) -> dict[str, Any]:
+    return {
+        "kind": "ip6tnl",
+        "ip6tnl_link": wan_index,
+        "ip6tnl_local": str(local),
+        "ip6tnl_remote": str(remote),
+        "ip6tnl_proto": NEXT_HEADER_IPIP,
+        "ip6tnl_ttl": TUNNEL_HOP_LIMIT,
+        "ip6tnl_encap_limit": 0,
+        "ip6tnl_flags": IP6_TNL_F_IGN_ENCAP_LIMIT | IP6_TNL_F_USE_ORIG_TCLASS,
+    }
+
+
+def has_ip6tnl() -> bool:
+    """True when the kernel can make ip6tnl devices (loads the module where it is one). Leaves nothing behind."""
+    name = "b4probe"
+    with _route_socket() as ipr:
+        try:
+            # An index of our own makes the answer about this device alone, and RTM_NEWLINK is all or nothing.
+            ipr.link("add", ifname=name, **_tunnel(0, IPv6Address("100::1"), IPv6Address("100::2")))
+        except _pyroute2().NetlinkError as error:
+            if error.code in (errno.EOPNOTSUPP, errno.ENODEV):
+                return False
+            if error.code != errno.EEXIST:
+                raise _error("look for the ip6_tunnel driver", error) from None
+        for index in ipr.link_lookup(ifname=name):
+            ipr.link("del", index=index)
+        return True
+
+
+def _index(name: str) -> int:
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        raise DataplaneError(f"find {name}", "no such interface", errno=errno.ENODEV) from None
+
+
+def delete_link(name: str) -> None:
+    """Remove a device if it is there."""
+    with _route_socket() as ipr:
+        for index in ipr.link_lookup(ifname=name):
+            _do(f"delete {name}", lambda i, index=index: i.link("del", index=index), fine=frozenset({errno.ENODEV}))
+
+
+def set_link(name: str, *, up: bool | None = None, mtu: int | None = None) -> None:
+    """Bring a device up or down, or set its MTU."""
+    index = _index(name)
+    change: dict[str, Any] = {}
+    if up is not None:
+        change["state"] = "up" if up else "down"
+    if mtu is not None:
+        change["mtu"] = mtu
+    _do(f"set {name} {change}", lambda ipr: ipr.link("set", index=index, **change))
+
+
+def add_address4(name: str, address: IPv4Address) -> None:
+    """Add the /32 to the softwire. The kernel sends no ARP for it: the device has none."""
+    index = _index(name)
+    _do(
+        f"add {address} to {name}",
+        lambda ipr: ipr.addr("add", index=index, address=str(address), prefixlen=32),
+        fine=frozenset({errno.EEXIST}),
+    )
+
+
+def delete_address4(name: str, address: IPv4Address, prefixlen: int) -> None:
+    """Remove an address if it is there."""
+    index = _index(name)
+    _do(
+        f"remove {address} from {name}",
+        lambda ipr: ipr.addr("del", index=index, address=str(address), prefixlen=prefixlen),
+        fine=frozenset({errno.EADDRNOTAVAIL}),
+    )
+
+
+def add_address6(name: str, address: IPv6Address) -> None:
+    """Add our softwire address as a /128 and wait until duplicate address detection is through (RFC 4862 5.4).
+
+    Raises DataplaneError when another host has it, or the wait is too long.
+    """
+    index = _index(name)
+    _do(
+        f"add {address} to {name}",
+        lambda ipr: ipr.addr("add", index=index, address=str(address), prefixlen=128, family=socket.AF_INET6),
+        fine=frozenset({errno.EEXIST}),
+    )
+
+    def flags() -> int:
+        with _route_socket() as ipr:
+            for a in ipr.get_addr(family=socket.AF_INET6, index=index):
+                if IPv6Address(a.get_attr("IFA_LOCAL") or a.get_attr("IFA_ADDRESS")) == address:
+                    return int(a.get_attr("IFA_FLAGS") or a["flags"])
+        return IFA_F_DADFAILED
+
+    retry = tenacity.Retrying(
+        retry=tenacity.retry_if_result(lambda f: f & IFA_F_TENTATIVE and not f & IFA_F_DADFAILED),
+        stop=tenacity.stop_after_delay(DAD_WAIT_S),
+        wait=tenacity.wait_exponential(0.01, max=0.2),
+        retry_error_callback=lambda state: state.outcome.result() if state.outcome else 0,
+    )
+    found = retry(flags)
+    if found & (IFA_F_DADFAILED | IFA_F_TENTATIVE):
+        delete_address6(name, address)
+        reason = "another host has it already" if found & IFA_F_DADFAILED else "duplicate address detection did not end"
+        raise DataplaneError(f"use {address} on {name}", reason, remedy="Check the delegated prefix and the BR's binding.")
+
+
+def delete_address6(name: str, address: IPv6Address) -> None:
+    """Remove our softwire address if it (and the interface) is there."""
+    with _route_socket() as ipr:
+        for index in ipr.link_lookup(ifname=name):
+            _do(
+                f"remove {address} from {name}",
+                lambda i, index=index: i.addr(
+                    "del", index=index, address=str(address), prefixlen=128, family=socket.AF_INET6
+                ),
+                fine=frozenset({errno.EADDRNOTAVAIL, errno.ENODEV}),
+            )
+
+
+def add_route4(name: str, destination: IPv4Network, metric: int) -> None:
+    """Add a route through the softwire. Another route of the same destination and metric is the operator's: an error."""
+    index = _index(name)
+    what = f"add the route {destination} metric {metric} through {name}"
+    for other, other_metric, oif in _routes4():
+        if (other, other_metric) == (destination, metric) and oif != index:
+            raise DataplaneError(
+                what, "another route like it exists", errno=errno.EEXIST,
+                remedy="Choose another softwire.route_metric, or set softwire.default_route = false.",
+            )
+    # "default" is refused by the kernel when it comes from pyroute2 0.9.
+    _do(
+        what,
+        lambda ipr: ipr.route("add", dst=str(destination), oif=index, priority=metric, scope=SCOPE_LINK),
+        fine=frozenset({errno.EEXIST}),
+    )
+
+
+def delete_route4(name: str, destination: IPv4Network, metric: int) -> None:
+    """Remove a route of the softwire if it is there."""
+    index = _index(name)
+    _do(
+        f"remove the route {destination}",
+        lambda ipr: ipr.route("del", dst=str(destination), oif=index, priority=metric),
+        fine=frozenset({errno.ESRCH}),
+    )
+
+
+def flush_conntrack(address: IPv4Address) -> int:
+    """Delete the conntrack entries whose replies go to ``address``: those of our NAT and of nobody else.
+
+    Returns how many. RFC 7596 5.1 [L-4]: they must go when the address or the PSID changes.
+    """
+    from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple, NFCTSocket
+
+    count = 0
+    ct = NFCTSocket()
+    try:
+        for entry in list(ct.dump()):
+            original, reply = entry.get_attr("CTA_TUPLE_ORIG"), entry.get_attr("CTA_TUPLE_REPLY")
+            if str(address) not in (_tuple_ip(reply, "DST"), _tuple_ip(original, "DST")):
+                continue
+            proto = original.get_attr("CTA_TUPLE_PROTO")
+            number = proto.get_attr("CTA_PROTO_NUM")
+            match: dict[str, Any] = {
+                "saddr": _tuple_ip(original, "SRC"),
+                "daddr": _tuple_ip(original, "DST"),
+                "proto": number,
+            }
+            if number == socket.IPPROTO_ICMP:
+                match["icmp_id"] = proto.get_attr("CTA_PROTO_ICMP_ID")
+                match["icmp_type"] = proto.get_attr("CTA_PROTO_ICMP_TYPE")
+                match["icmp_code"] = proto.get_attr("CTA_PROTO_ICMP_CODE")
+            else:
+                match["sport"] = proto.get_attr("CTA_PROTO_SRC_PORT")
+                match["dport"] = proto.get_attr("CTA_PROTO_DST_PORT")
+            try:
+                ct.entry("del", tuple_orig=NFCTAttrTuple(**match))
+                count += 1
+            except _pyroute2().NetlinkError as error:
+                if error.code != errno.ENOENT:  # it ended by itself meanwhile
+                    raise _error("flush the NAT table", error) from None
+    finally:
+        ct.close()
+    return count
+
+
+def _tuple_ip(tuple_: Any, end: str) -> str | None:
+    addresses = tuple_.get_attr("CTA_TUPLE_IP")
+    return addresses.get_attr(f"CTA_IP_V4_{end}") if addresses else None
