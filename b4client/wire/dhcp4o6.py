@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Final
 
-from b4client.wire.cursor import Reader, WireError, Writer, check_length
+from b4client.wire.cursor import Reader, WireError, Writer
 from b4client.wire.dhcp6 import MessageType, Option, Options, decode_options, encode_options, every
 
 UNICAST_FLAG: Final = 0x800000
@@ -73,7 +73,6 @@ def decode(data: bytes) -> Dhcp4o6Message:
     Raises WireError: another type than 20 and 21, header or option cut off, option 87 absent (MUST be discarded,
     RFC 7341 9) or there more than once (RFC 7341 9 allows one; taking either would be a guess).
     """
-    check_length(data, "DHCP 4o6 message")
     reader = Reader(data)
     msg_type = reader.u8("message type")
     if msg_type not in (MessageType.DHCPV4_QUERY, MessageType.DHCPV4_RESPONSE):

@@ -114,9 +114,9 @@ CLIENT_SERVER_TYPES: Final = range(MessageType.SOLICIT, MessageType.INFORMATION_
 def decode_options(data: bytes, offset: int = 0) -> Options:
     """Cut ``data`` from ``offset`` to its end into options (RFC 8415 21.1). Values are not looked at.
 
-    Raises WireError when the last option is cut off.
+    Raises WireError when the last option is cut off, or ``data`` is longer than any datagram.
     """
-    check_length(data, "DHCPv6 options")
+    check_length(data, "DHCPv6 message")
     reader = Reader(data, offset)
     options: list[tuple[int, bytes]] = []
     while reader.remaining:
@@ -168,7 +168,6 @@ def message_type(data: bytes) -> int:
 def decode(data: bytes) -> Dhcp6Message:
     """A client/server message. Raises WireError: another type than 1..11 (relay and 4o6 messages have their own
     decoders), header or option cut off."""
-    check_length(data, "DHCPv6 message")
     reader = Reader(data)
     msg_type = reader.u8("message type")
     if msg_type not in CLIENT_SERVER_TYPES:
@@ -206,7 +205,6 @@ class RelayMessage:
 def decode_relay(data: bytes) -> RelayMessage:
     """A relay message; one layer, what it carries is ``relayed()``. Raises WireError: another type than 12 and 13,
     header or option cut off. The hop count is the caller's to judge."""
-    check_length(data, "DHCPv6 message")
     reader = Reader(data)
     msg_type = reader.u8("message type")
     if msg_type not in (MessageType.RELAY_FORW, MessageType.RELAY_REPL):

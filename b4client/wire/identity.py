@@ -13,8 +13,6 @@ MAX_DUID: Final = 130
 """A DUID is a type of two octets and 1 to 128 more (RFC 8415 11.1)."""
 CLIENT_IDENTIFIER_TYPE: Final = 255
 """First octet of a client identifier that is IAID and DUID (RFC 4361 6.1)."""
-ETHERNET: Final = 1
-"""The hardware type of Ethernet."""
 
 
 class DuidType(enum.IntEnum):

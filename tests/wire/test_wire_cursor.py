@@ -8,8 +8,8 @@ import pytest
 from wire_table import both_ways, cut_everywhere, refused
 
 from b4client.model import errors
-from b4client.wire import cursor
-from b4client.wire.cursor import MAX_MESSAGE, MAX_TEXT, Reader, WireError, Writer, check_length, printable
+from b4client.wire import cursor, dhcp4, dhcp4o6, dhcp6, identity, softwire46
+from b4client.wire.cursor import MAX_MESSAGE, Reader, WireError, Writer, check_length, printable
 
 
 def test_wire_error_is_the_models():
@@ -146,4 +146,33 @@ def test_text_from_a_peer_cannot_disturb_a_log(octets, text):
 
 
 def test_text_from_a_peer_cannot_flood_a_log():
-    assert printable(b"a" * 60000) == "a" * MAX_TEXT
+    assert printable(b"a" * 60000) == "a" * 512
+
+
+@pytest.mark.parametrize(
+    ("decode", "text", "offset"),
+    [
+        (dhcp4.decode, "03", 1),
+        (dhcp4.decode, "03010600", 0),
+        (dhcp4.decode, "01011100", 2),
+        (dhcp4.decode, "01010600" + "00" * 236, 236),
+        (dhcp4.decode, "01010600" + "00" * 232 + "63825363 350201", 242),
+        (dhcp6.decode, "0c000000", 0),
+        (dhcp6.decode, "07000000 00010001", 8),
+        (dhcp6.decode_relay, "07" + "00" * 33, 0),
+        (dhcp6.decode_iaprefix, "00" * 8 + "81" + "00" * 16, 8),
+        (dhcp4o6.decode, "07000000", 0),
+        (identity.decode_client_identifier, "01020000000001", 0),
+        (softwire46.decode_rule, "01 31 18 c0000200 00", 1),
+        (softwire46.decode_rule, "01 10 21 c0000200 00", 2),
+        (softwire46.decode_rule, "01 10 18 c0000200 81", 7),
+        (softwire46.decode_aftr_name, "03616263 40", 4),
+        (softwire46.decode_aftr_name, "0361622e 00", 1),
+        (softwire46.decode_aftr_name, "0361626300 00", 5),
+        (softwire46.decode_saddr, "00" * 17, 16),
+    ],
+)
+def test_decoders_tell_where_it_went_wrong(decode, text, offset):
+    with pytest.raises(WireError) as caught:
+        decode(bytes.fromhex(text))
+    assert caught.value.offset == offset

@@ -334,10 +334,28 @@ def test_message_type_is_any_octet(value):
     assert decode(octets(f"3501{value:02x}ff")).message_type == value
 
 
-def test_message_types_are_those_of_rfc_2132():
-    names = [t.name for t in MessageType]
-    assert names == ["DISCOVER", "OFFER", "REQUEST", "DECLINE", "ACK", "NAK", "RELEASE", "INFORM"]
-    assert list(MessageType) == list(range(1, 9))
+@pytest.mark.parametrize(
+    ("members", "numbers"),
+    [
+        # RFC 2132 9.6
+        (MessageType, "DISCOVER 1 OFFER 2 REQUEST 3 DECLINE 4 ACK 5 NAK 6 RELEASE 7 INFORM 8"),
+        (
+            Option,
+            # RFC 2132, 3004, 3046, 3118, 3397, 3442, 4039, 4702, 7618, 8539, 8910, 8925
+            "PAD 0 SUBNET_MASK 1 TIME_OFFSET 2 ROUTER 3 TIME_SERVER 4 DNS 6 LOG_SERVER 7 HOSTNAME 12 DOMAIN 15 MTU 26 "
+            "BROADCAST_ADDRESS 28 STATIC_ROUTES 33 NTP 42 VENDOR_SPECIFIC 43 REQUESTED_ADDRESS 50 LEASE_TIME 51 "
+            "OVERLOAD 52 MESSAGE_TYPE 53 SERVER_ID 54 PARAMETER_LIST 55 MESSAGE 56 MAX_SIZE 57 T1 58 T2 59 "
+            "VENDOR_CLASS 60 CLIENT_ID 61 TFTP_SERVER 66 BOOTFILE 67 USER_CLASS 77 RAPID_COMMIT 80 CLIENT_FQDN 81 "
+            "RELAY_AGENT_INFORMATION 82 AUTHENTICATION 90 V6ONLY_PREFERRED 108 S46_SADDR 109 CAPTIVE_PORTAL 114 "
+            "DOMAIN_SEARCH 119 CLASSLESS_ROUTES 121 V4_PORTPARAMS 159 END 255",
+        ),
+    ],
+)
+def test_names_have_their_assigned_numbers(members, numbers):
+    words = numbers.split()
+    assert {name: int(m) for name, m in members.__members__.items()} == dict(
+        zip(words[::2], map(int, words[1::2]), strict=True)
+    )
 
 
 def test_message_type_of_a_message_made_by_hand():

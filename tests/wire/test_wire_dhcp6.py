@@ -46,23 +46,40 @@ def boundaries(header: int, options: dhcp6.Options) -> dict[int, dhcp6.Options]:
 def test_numbers_that_must_not_change():
     assert (dhcp6.CLIENT_PORT, dhcp6.SERVER_PORT) == (546, 547)
     assert IPv6Address("ff02::1:2") == dhcp6.ALL_SERVERS
-    assert list(MessageType) == [*range(1, 14), 20, 21]
-    assert {o.name: int(o) for o in Option if o > 80} == {
-        "SOL_MAX_RT": 82,
-        "INF_MAX_RT": 83,
-        "DHCPV4_MSG": 87,
-        "DHCP4_O_DHCP6_SERVER": 88,
-        "S46_RULE": 89,
-        "S46_BR": 90,
-        "S46_DMR": 91,
-        "S46_V4V6BIND": 92,
-        "S46_PORTPARAMS": 93,
-        "S46_CONT_MAPE": 94,
-        "S46_CONT_MAPT": 95,
-        "S46_CONT_LW": 96,
-        "S46_PRIORITY": 111,
-        "S46_BIND_IPV6_PREFIX": 137,
-    }
+    assert dhcp6.HOP_COUNT_LIMIT == 8
+
+
+@pytest.mark.parametrize(
+    ("members", "numbers"),
+    [
+        (
+            MessageType,
+            # RFC 8415 7.3, RFC 7341 6.1
+            "SOLICIT 1 ADVERTISE 2 REQUEST 3 CONFIRM 4 RENEW 5 REBIND 6 REPLY 7 RELEASE 8 DECLINE 9 RECONFIGURE 10 "
+            "INFORMATION_REQUEST 11 RELAY_FORW 12 RELAY_REPL 13 DHCPV4_QUERY 20 DHCPV4_RESPONSE 21",
+        ),
+        (
+            Option,
+            # RFC 8415 21, 3646, 4075, 5908, 6334, 7341, 7598, 8026, 8539
+            "CLIENTID 1 SERVERID 2 IA_NA 3 IA_TA 4 IAADDR 5 ORO 6 PREFERENCE 7 ELAPSED_TIME 8 RELAY_MSG 9 AUTH 11 "
+            "UNICAST 12 STATUS_CODE 13 RAPID_COMMIT 14 USER_CLASS 15 VENDOR_CLASS 16 VENDOR_OPTS 17 INTERFACE_ID 18 "
+            "RECONF_MSG 19 RECONF_ACCEPT 20 DNS_SERVERS 23 DOMAIN_LIST 24 IA_PD 25 IAPREFIX 26 SNTP_SERVERS 31 "
+            "INFORMATION_REFRESH_TIME 32 NTP_SERVER 56 AFTR_NAME 64 SOL_MAX_RT 82 INF_MAX_RT 83 DHCPV4_MSG 87 "
+            "DHCP4_O_DHCP6_SERVER 88 S46_RULE 89 S46_BR 90 S46_DMR 91 S46_V4V6BIND 92 S46_PORTPARAMS 93 "
+            "S46_CONT_MAPE 94 S46_CONT_MAPT 95 S46_CONT_LW 96 S46_PRIORITY 111 S46_BIND_IPV6_PREFIX 137",
+        ),
+        (
+            dhcp6.StatusCode,
+            # RFC 8415 21.13
+            "SUCCESS 0 UNSPEC_FAIL 1 NO_ADDRS_AVAIL 2 NO_BINDING 3 NOT_ON_LINK 4 USE_MULTICAST 5 NO_PREFIX_AVAIL 6",
+        ),
+    ],
+)
+def test_names_have_their_assigned_numbers(members, numbers):
+    words = numbers.split()
+    assert {name: int(m) for name, m in members.__members__.items()} == dict(
+        zip(words[::2], map(int, words[1::2]), strict=True)
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- options
@@ -376,6 +393,7 @@ def test_prefix_length_and_bits():
         (IdentityAssociation(1, 1800, 2880), True),
         (IdentityAssociation(1, 2881, 2880), False),
         (IdentityAssociation(1, 2880, 0), True),
+        (IdentityAssociation(1, 2, 1), False),
     ],
 )
 def test_times_that_contradict_each_other(value, consistent):

@@ -478,6 +478,7 @@ def wire_name(*labels: str) -> bytes:
         (hexed("04 61667472 07 6578616d706c65 03 636f6d 00"), "aftr.example.com."),  # RFC 6334 figure 2
         (wire_name("a", "b"), "a.b."),
         (wire_name("abc"), "abc."),
+        (wire_name("ab"), "ab."),
         (wire_name("xn--bcher-kva", "_x", "0"), "xn--bcher-kva._x.0."),
         (wire_name(LONG_LABEL, LONG_LABEL, LONG_LABEL, "b" * 61), ".".join([LONG_LABEL] * 3 + ["b" * 61]) + "."),
     ],
