@@ -49,6 +49,8 @@ def read_pcap(path: Path) -> list[Datagram]:
         seconds, micros, length, _ = struct.unpack_from(order + "IIII", data, offset)
         frame = data[offset + 16 : offset + 16 + length]
         offset += 16 + length
+        if offset > len(data):
+            break  # the capture was stopped in the middle of a packet
         datagram = _datagram(seconds + micros / 1e6, frame)
         if datagram and {datagram.source_port, datagram.destination_port} & {dhcp6.CLIENT_PORT, dhcp6.SERVER_PORT}:
             datagrams.append(datagram)

@@ -1,0 +1,55 @@
+"""Fixtures of the end-to-end tests: a testbed of namespaces, a fresh daemon per test.
+
+``B4CLIENT_TEST_ENCAPSULATION`` (``userspace``, the default, or ``kernel``) says what the softwire is made of.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from b4client.lab.testbed import Testbed, TestbedSettings
+
+HERE = os.path.dirname(__file__)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if str(item.path).startswith(HERE):
+            item.add_marker(pytest.mark.netns)
+
+
+@pytest.fixture(scope="session")
+def prefix() -> str:
+    """Of the namespaces' names; another one in every test process."""
+    return f"t{os.getpid()}"
+
+
+@pytest.fixture(scope="session")
+def encapsulation() -> str:
+    """What the softwire is made of in this run."""
+    return os.environ.get("B4CLIENT_TEST_ENCAPSULATION", "userspace")
+
+
+@pytest.fixture(scope="session")
+def testbed_with(prefix: str) -> Iterator[Callable[..., Testbed]]:
+    """Call it with TestbedSettings' fields (``kea=...``) for a testbed that is up.
+
+    The one that is up is used again when its settings are the same and it is in good health, else built anew.
+    """
+
+    def build(**settings: object) -> Testbed:
+        testbed = Testbed(TestbedSettings(prefix=prefix, **settings))  # type: ignore[arg-type]
+        testbed.up()
+        return testbed
+
+    yield build
+    Testbed(TestbedSettings(prefix=prefix)).down()
+
+
+@pytest.fixture
+def testbed(testbed_with: Callable[..., Testbed]) -> Testbed:
+    """A testbed with default settings: 192.0.2.18, PSID 0x34/8 at offset 0."""
+    return testbed_with()
