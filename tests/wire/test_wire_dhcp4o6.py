@@ -67,6 +67,11 @@ def test_unicast_is_the_first_flag_bit_alone():
     assert decode(bytes.fromhex("147fffff" + INNER_HEX)).unicast is False
 
 
+def test_a_server_sends_no_flags():
+    # RFC 7341 6.4
+    assert encode_response(INNER) == bytes.fromhex("15000000" + INNER_HEX)
+
+
 @pytest.mark.parametrize("msg_type", [t for t in range(256) if t not in (20, 21)])
 def test_other_types(msg_type):
     refused(decode, bytes((msg_type, 0, 0, 0)) + bytes.fromhex(INNER_HEX), "neither 20 nor 21")

@@ -377,6 +377,7 @@ def test_prefix_length_and_bits():
     assert dhcp6.decode_iaprefix(hexed("00000000 00000000 38" + "ff" * 16)).prefix == IPv6Network(
         "ffff:ffff:ffff:ff00::/56"
     )
+    assert dhcp6.decode_iaprefix(hexed("00000000 00000000 80" + "ff" * 16)).prefix.prefixlen == 128
     # A wish for a size only (RFC 8415 21.22).
     assert dhcp6.decode_iaprefix(hexed("00000000 00000000 38" + "00" * 16)).prefix == IPv6Network("::/56")
 
@@ -389,11 +390,13 @@ def test_prefix_length_and_bits():
         (IaAddress(LINK, 0, 0), True),
         (PREFIX, True),
         (IaPrefix(PREFIX.prefix, dhcp6.INFINITY, 3600), False),
+        (IaPrefix(PREFIX.prefix, dhcp6.INFINITY, dhcp6.INFINITY), True),
         (IdentityAssociation(1), True),
         (IdentityAssociation(1, 1800, 2880), True),
         (IdentityAssociation(1, 2881, 2880), False),
         (IdentityAssociation(1, 2880, 0), True),
         (IdentityAssociation(1, 2, 1), False),
+        (IdentityAssociation(1, 1800, 1800), True),
     ],
 )
 def test_times_that_contradict_each_other(value, consistent):
