@@ -18,6 +18,7 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -40,6 +41,16 @@ IPV6_MTU_DISCOVER = 23
 IPV6_PMTUDISC_DONT = 0
 REJECTED = frozenset((Fate.DROP_UNKNOWN_SOFTWIRE, Fate.DROP_FOREIGN_ADDRESS, Fate.DROP_OUTSIDE_PORT_SET))
 REJECTS_PER_S = 10
+SILENCE = """
+table ip6 b4client-lab-aftr {
+    chain output {
+        type filter hook output priority 0; policy accept;
+        icmpv6 type destination-unreachable icmpv6 code port-unreachable drop
+    }
+}
+"""
+"""Where the kernel has ip6_tunnel it answers every packet that belongs to none of *its* tunnels with "port
+unreachable", although the raw socket has taken it."""
 QUOTED = 1232
 """Octets of the invoking packet in an ICMPv6 error: 1280 in all (RFC 4443 3.1)."""
 
@@ -199,8 +210,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"aftr: cannot start: {error}", file=sys.stderr)
         return 1
-    from b4client.lab.netns import ip_batch
+    from b4client.lab.netns import LabError, ip_batch
 
+    done = subprocess.run(["nft", "-f", "-"], input=SILENCE, text=True, capture_output=True, check=False)
+    if done.returncode:
+        raise LabError(f"nft: {done.stderr.strip()}")
     ip_batch(
         None,
         [
