@@ -151,6 +151,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # UML looks for no program: the shell in the guest does, but a missing one should be told here.
     if shutil.which(command[0]) is None:
         parser.error(f"{command[0]}: no such command")
+    # The guest is a process group of its own: it must not outlive us.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     begin = time.monotonic()
     try:
         return run(

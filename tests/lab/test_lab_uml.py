@@ -1,4 +1,4 @@
-"""What the User Mode Linux runner tells its guest. That it runs one is seen by tests/run, which runs the tests in it."""
+"""What the User Mode Linux runner tells its guest; tests/run shows that it runs one."""
 
 from __future__ import annotations
 
