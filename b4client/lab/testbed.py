@@ -219,6 +219,7 @@ class Testbed:
             # A new namespace may inherit the machine's IPv4 settings: start from known ones.
             namespace.sysctl(
                 {
+                    "ipv4/ip_forward": 0,
                     "ipv4/conf/all/rp_filter": 0,
                     "ipv4/conf/default/rp_filter": 0,
                     "ipv4/conf/default/send_redirects": 0,
@@ -244,7 +245,7 @@ class Testbed:
             )
         for node, interface in (("lan", "eth0"), ("cpe", "lan"), ("aftr", "inet"), ("srv", "eth0")):
             self.nodes[node].sysctl({f"ipv6/conf/{interface}/disable_ipv6": 1})
-        self.cpe.sysctl({"ipv4/ip_forward": 1, "ipv6/conf/all/forwarding": 1})
+        self.cpe.sysctl({"ipv6/conf/all/forwarding": 1})
         # One link-local address only: Kea opens a socket for each, and would answer a multicast once per socket.
         self.isp.sysctl({"ipv6/conf/all/forwarding": 1, "ipv6/conf/wan/addr_gen_mode": 1})
         self.aftr.sysctl({"ipv4/ip_forward": 1})
