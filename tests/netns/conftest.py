@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from b4client.lab.client import Client
 from b4client.lab.testbed import Testbed, TestbedSettings
 
 HERE = os.path.dirname(__file__)
@@ -53,3 +55,26 @@ def testbed_with(prefix: str) -> Iterator[Callable[..., Testbed]]:
 def testbed(testbed_with: Callable[..., Testbed]) -> Testbed:
     """A testbed with default settings: 192.0.2.18, PSID 0x34/8 at offset 0."""
     return testbed_with()
+
+
+@pytest.fixture
+def client_in(tmp_path: Path, encapsulation: str) -> Iterator[Callable[..., Client]]:
+    """Call it with a testbed (and options of ``b4client run``) for a daemon's handle; stopped at the test's end.
+
+    A daemon that cannot be stopped as it should be takes its testbed with it, so that the next test has a fresh one.
+    """
+    used: list[tuple[Testbed, Client]] = []
+
+    def make(testbed: Testbed, *options: str, name: str = "client") -> Client:
+        client = Client(testbed.cpe, tmp_path / name, encapsulation=encapsulation, options=options)
+        used.append((testbed, client))
+        return client
+
+    yield make
+    for testbed, client in used:
+        try:
+            if client.running:
+                client.stop()
+        finally:
+            if testbed.cpe.pids() or "b4client" in testbed.cpe.run("nft", "list", "tables").stdout:
+                testbed.down()

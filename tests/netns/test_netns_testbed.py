@@ -164,7 +164,7 @@ def test_kea_restarted_answers_again_and_broken_settings_are_told(testbed: Testb
         assert lease(client, str(ISP_WAN.ip)).message_type == 5
     testbed.kea.stop()
     assert not testbed.kea.running
-    with pytest.raises(LabError, match=r"kea-dhcp4 ended at once; what it said:\n.*pool"):
+    with pytest.raises(LabError, match=r"(?s)kea-dhcp4 ended at once; what it said:\n.*pool"):
         testbed.kea.start(replace(testbed.settings.kea, first=IPv4Address("198.51.100.1")))
     testbed.kea.start(testbed.settings.kea)
     assert testbed.is_up
