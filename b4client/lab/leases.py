@@ -1,4 +1,4 @@
-"""The lease database of the laboratory's DHCP 4o6 server (RFC 7618 8, RFC 8539 8). A laboratory, not a production server.
+"""The lease database of the laboratory's DHCP 4o6 server (RFC 7618 8, RFC 8539 8). A laboratory, nothing for production.
 
 Pure: ``now`` is an argument, in seconds of any one clock (the server takes Unix time, which survives a restart).
 
@@ -15,10 +15,12 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any
+from typing import Any, TypeVar
 
 from b4client.lab.pools import Pools, SharedPool, Slot
 from b4client.model.portset import PortSet
+
+K = TypeVar("K")
 
 
 class State(enum.Enum):
@@ -175,16 +177,13 @@ class LeaseDatabase:
         """True when the site may have ``slot`` (None: one more) beside what it has (RFC 7618 10)."""
         if self._max_per_customer is None:
             return True
-        held = {
-            other
-            for other in self._by_customer.get(customer, ())
-            if (lease := self._leases.get(other)) is not None
-            and lease.customer == customer
-            and lease.bound(now)
-            or (offer := self._offers.get(other)) is not None
-            and offer.customer == customer
-            and offer.until > now
-        }
+        held = set()
+        for other in self._by_customer.get(customer, ()):
+            lease, offer = self._leases.get(other), self._offers.get(other)
+            if (lease is not None and lease.customer == customer and lease.bound(now)) or (
+                offer is not None and offer.customer == customer and offer.until > now
+            ):
+                held.add(other)
         return slot in held or len(held) < self._max_per_customer
 
     def _busy(self, address: IPv4Address, now: float) -> Iterator[tuple[Slot, bytes]]:
@@ -304,15 +303,21 @@ class LeaseDatabase:
         if not self.free(slot, client_id, now):
             raise Taken(str(slot))
         self.withdraw_offers(client_id)
+        if slot in self._offers:
+            self._drop_offer(slot)  # one that has lapsed
         self._offers[slot] = Offer(slot, client_id, now + hold_s, customer)
         self._index(slot, client_id, customer)
         self._ends_at(now + hold_s, slot)
 
     def withdraw_offers(self, client_id: bytes) -> None:
         """The client took another server's offer, or gets another one of ours."""
-        for slot in self._by_client.get(client_id, ()):
+        for slot in tuple(self._by_client.get(client_id, ())):
             if slot in self._offers and self._offers[slot].client_id == client_id:
-                del self._offers[slot]
+                self._drop_offer(slot)
+
+    def _drop_offer(self, slot: Slot) -> None:
+        offer = self._offers.pop(slot)
+        self._forget(slot, offer.client_id, offer.customer, None)
 
     def grant(
         self,
@@ -364,7 +369,7 @@ class LeaseDatabase:
             _, _, slot = heapq.heappop(self._ends)
             offer = self._offers.get(slot)
             if offer is not None and offer.until <= now:
-                del self._offers[slot]
+                self._drop_offer(slot)
             lease = self._leases.get(slot)
             if lease is not None and lease.state is not State.FORMER and lease.until <= now:
                 self._put(replace(lease, state=State.FORMER))
@@ -375,19 +380,34 @@ class LeaseDatabase:
         return changes
 
     def _put(self, lease: Lease) -> None:
+        before = self._leases.get(lease.slot)
         self._leases[lease.slot] = lease
         self._index(lease.slot, lease.client_id, lease.customer)
         if lease.saddr is not None:
             self._by_saddr.setdefault(lease.saddr, set()).add(lease.slot)
+        if before is not None:
+            self._forget(lease.slot, before.client_id, before.customer, before.saddr)
         if lease.state is not State.FORMER and lease.until != math.inf:
             self._ends_at(lease.until, lease.slot)
         self._changes.append(lease)
 
     def _index(self, slot: Slot, client_id: bytes, customer: str) -> None:
-        # The indices only ever grow by what was once leased; readers check the record that they lead to.
         self._by_client.setdefault(client_id, set()).add(slot)
         self._by_address.setdefault(slot.address, set()).add(slot)
         self._by_customer.setdefault(customer, set()).add(slot)
+
+    def _forget(self, slot: Slot, client_id: bytes, customer: str, saddr: IPv6Address | None) -> None:
+        """Take a slot out of the indices where neither its lease nor its offer leads any more."""
+        lease, offer = self._leases.get(slot), self._offers.get(slot)
+        there = [record for record in (lease, offer) if record is not None]
+        if all(record.client_id != client_id for record in there):
+            _discard(self._by_client, client_id, slot)
+        if all(record.customer != customer for record in there):
+            _discard(self._by_customer, customer, slot)
+        if saddr is not None and (lease is None or lease.saddr != saddr):
+            _discard(self._by_saddr, saddr, slot)
+        if not there:
+            _discard(self._by_address, slot.address, slot)
 
     def _ends_at(self, instant: float, slot: Slot) -> None:
         self._serial += 1
@@ -408,3 +428,9 @@ class LeaseDatabase:
             latest.pop(lease.slot, None)  # the order is that of the last change
             latest[lease.slot] = lease
         return list(latest.values())
+
+
+def _discard(index: dict[K, set[Slot]], key: K, slot: Slot) -> None:
+    index[key].discard(slot)
+    if not index[key]:
+        del index[key]
