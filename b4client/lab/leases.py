@@ -1,6 +1,7 @@
 """The lease database of the laboratory's DHCP 4o6 server (RFC 7618 8, RFC 8539 8).
 
-A laboratory, not a production server. Pure: ``now`` is an argument, in seconds of any one clock (the server takes Unix time, which survives a restart).
+A laboratory, not a production server. Pure: ``now`` is an argument, in seconds of any one clock (the server takes Unix
+time, which survives a restart).
 
 What is guaranteed, and what the simulation checks: at no instant do two active leases overlap in (address, port). So a
 lease ends only by its time, or by its client's word (RELEASE, DECLINE); never because the same client was given
