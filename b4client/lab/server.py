@@ -128,7 +128,11 @@ class Server:
         server_id = request.get(Option.SERVERID)
         unicast = destination is not None and not destination.is_multicast
         # RFC 8415 16 and 16.12: unicast, another server's, or with an IA option.
-        if unicast or server_id not in (None, self.settings.duid) or any(request.get(ia) for ia in IA_OPTIONS):
+        if (
+            unicast
+            or server_id not in (None, self.settings.duid)
+            or any(request.get(ia) is not None for ia in IA_OPTIONS)
+        ):
             self.counters["drop-information-request"] += 1
             return None
         self.counters["received-information-request"] += 1

@@ -31,7 +31,7 @@ COUNTERS: dict[str, str] = {
     "drop-unexpected-type": "DHCPv6 message types that this server does not serve",
     "drop-relay-malformed": "RELAY-FORW without exactly one message, or nested too deeply",
     "drop-information-request": "INFORMATION-REQUESTs that RFC 8415 16.12 discards",
-    "drop-query-without-message": "DHCPV4-QUERYs without exactly one option 87 (RFC 7341 11)",
+    "drop-query-without-message": "DHCPV4-QUERYs without exactly one readable option 87 (RFC 7341 11)",
     "drop-query-malformed": "DHCPV4-QUERYs whose DHCPv4 message, or an option of it, is malformed",
     "drop-query-not-a-request": "DHCPv4 messages that are no client's",
     "drop-query-without-client-id": "DHCPv4 messages without option 61 (RFC 7341 9)",
