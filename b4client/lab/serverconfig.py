@@ -29,10 +29,11 @@
     bind_prefix = "2001:db8:1::/48"        # in option 92, and option 137
     priority = [96]
     refresh = 7200
-    [[rule]]                               # for map-e: ipv4, ipv6, ea_len, fmr, offset, psid_len
     [softwire]                             # RFC 8539
     saddr_interval = 60
     drop_saddr_changes = false
+
+A map-e container needs ``[[rule]]`` tables: ipv4, ipv6, ea_len, fmr, offset, psid_len.
 """
 
 from __future__ import annotations
