@@ -164,9 +164,12 @@ class Dhcp4Server:
         return self._extend(asked, client_id, _slot(message.ciaddr, params), now)
 
     def _reboot(self, asked: Asked, client_id: bytes, slot: Slot, now: float) -> Dhcp4Message:
-        """INIT-REBOOT (RFC 2131 4.3.2 [SV-12])."""
-        if self._settings.authoritative and not self._leases.pools.holds(slot.address):
-            raise _Refused("this address belongs to another network")
+        """INIT-REBOOT (RFC 2131 4.3.2 [SV-12]). Whether an address outside the pools is wrong only a server knows that
+        is the only one; among several, a NAK would take away what another one has leased."""
+        if not self._leases.pools.holds(slot.address):
+            if self._settings.authoritative:
+                raise _Refused("this address belongs to another network")
+            raise _Silent("silent-not-ours")
         if not self._leases.knows(client_id):
             raise _Silent("silent-unknown-client")
         record = self._leases.get(slot)

@@ -28,7 +28,8 @@ from b4client.lab import serverconfig
 from b4client.lab.feed import Change, Feed
 from b4client.lab.leasefile import LeaseFile
 from b4client.lab.leases import LeaseDatabase
-from b4client.lab.server import Reply, Server
+from b4client.lab.misbehave import CASES, MisbehavingServer
+from b4client.lab.server import Reply, Server, ServerSettings
 from b4client.lab.serverconfig import LabConfig
 from b4client.model.errors import B4Error, ConfigError, ControlError
 from b4client.wire.dhcp6 import ALL_SERVERS, SERVER_PORT
@@ -58,8 +59,17 @@ class Service:
         self._pending: deque[Change] = deque()
 
     @classmethod
-    def open(cls, config: LabConfig, now: float, tell: Callable[[Change], None] | None = None) -> Service:
-        """Read the lease file if there is one, and tell what was bound before. Raises B4Error, OSError."""
+    def open(
+        cls,
+        config: LabConfig,
+        now: float,
+        tell: Callable[[Change], None] | None = None,
+        build: Callable[[ServerSettings, LeaseDatabase], Server] = Server,
+    ) -> Service:
+        """Read the lease file if there is one, ``build`` the server on it, tell what was bound before.
+
+        Raises B4Error, OSError.
+        """
         file = LeaseFile(config.lease_file) if config.lease_file is not None else None
         try:
             leases = LeaseDatabase(config.pools, file.load() if file else (), max_per_customer=config.max_per_customer)
@@ -70,7 +80,7 @@ class Service:
             if file is not None:
                 file.close()
             raise
-        service = cls(Server(config.server, leases), file, tell)
+        service = cls(build(config.server, leases), file, tell)
         leases.drain()
         service._queue(service._feed.update(leases.active(now)))
         return service
@@ -203,7 +213,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m b4client.lab.serve", description="DHCP 4o6 server that leases shared addresses, for testbeds"
     )
     parser.add_argument("--config", type=Path, required=True, help="TOML, or JSON in a .json file")
+    parser.add_argument("--misbehave", choices=sorted(CASES), help="answer wrongly, by this case of lab.misbehave")
+    parser.add_argument("--times", type=int, metavar="N", help="misbehave N times, then be honest (default: always)")
     args = parser.parse_args(argv)
+
+    def build(settings: ServerSettings, leases: LeaseDatabase) -> Server:
+        if args.misbehave is None:
+            return Server(settings, leases)
+        return MisbehavingServer(settings, leases, CASES[args.misbehave], args.times)
+
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(writing)
@@ -212,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = serverconfig.load(args.config)
         port = Port(config.interface)
-        service = Service.open(config, time.time(), aftr_teller(config.aftr) if config.aftr else None)
+        service = Service.open(config, time.time(), aftr_teller(config.aftr) if config.aftr else None, build)
     except ConfigError as error:
         print(f"serve: {error}", file=sys.stderr)
         return EX_CONFIG

@@ -270,7 +270,7 @@ ACK, NAK, SILENCE = MessageType.ACK, MessageType.NAK, None
         pytest.param(ALICE, {"requested": A1, "ports": params(2)}, False, NAK, "sent-nak", id="reboot, wrong PSID"),
         pytest.param(ALICE, {"requested": A2, "ports": params(1)}, False, NAK, "sent-nak", id="reboot, wrong address"),
         pytest.param(ALICE, {"requested": A1}, False, NAK, "sent-nak", id="reboot without 159"),
-        pytest.param(ALICE, {"requested": ELSEWHERE}, False, NAK, "sent-nak", id="reboot, known, wrong network"),
+        pytest.param(ALICE, {"requested": ELSEWHERE}, False, SILENCE, "silent-not-ours", id="reboot, another network"),
         pytest.param(
             b"\xffstranger",
             {"requested": A1, "ports": params(3)},
