@@ -18,6 +18,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from simcheck import Violation
 from simnet import FAIR, Weather
+from simstory import tell
 from simworld import Customer, Provider, World
 
 from b4client.lab.dhcp4_server import Dhcp4Settings
@@ -33,7 +34,6 @@ YEAR_S = 365.25 * 86400
 INF_MAX_RT_S = 3600.0
 STRAGGLE_S = 30.0
 PROFILES = ("chaos", "years")
-STORY = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,14 +240,15 @@ class Run:
 
     def _story(self, error: Exception) -> str:
         scenario = self.scenario
+        text = f"{type(error).__name__}: {error}"
         lines = [
-            f"{type(error).__name__}: {error}",
+            text,
             f"seed {scenario.seed}, profile {scenario.profile}; repeat it with:",
             f"  python tests/simulation/soak.py --profile {scenario.profile} --seed {scenario.seed}",
             f"{scenario}",
             "the last things that happened:",
+            *tell(list(self.world.trace), text),
         ]
-        lines += [f"  {at:.3f} {who}: {_short(what)}" for at, who, what in list(self.world.trace)[-STORY:]]
         return "\n".join(lines)
 
     def _chaos(self) -> None:
@@ -441,11 +442,6 @@ class Run:
                 provider.reconfigure(replace(provider.settings, servers_4o6=self._option88()))
 
         self.world.clock.after(lasts_s, again)
-
-
-def _short(what: object) -> str:
-    text = repr(what)
-    return text if len(text) < 300 else text[:300] + "..."
 
 
 def simulate(seed: int, profile: str = "chaos", **changes: object) -> Result:

@@ -67,8 +67,8 @@ def report(results: list[Result], elapsed_s: float, profile: str) -> str:
         [
             f"{profile}: {len(results)} seeds, {years:,.1f} client-years in {elapsed_s:.1f} s"
             f" ({years / minutes:,.0f} client-years a minute)",
-            f"  steps {sum(r.steps for r in results):,}, datagrams {network.pop('sent', 0):,}, leases granted or extended"
-            f" {sum(r.grants for r in results):,}",
+            f"  steps {sum(r.steps for r in results):,}, datagrams {network.pop('sent', 0):,},"
+            f" leases granted or extended {sum(r.grants for r in results):,}",
             "  network: " + ", ".join(f"{name} {count:,}" for name, count in sorted(network.items())),
             "  happened: " + ", ".join(f"{name} {count:,}" for name, count in sorted(happened.items())),
             f"  two owners after a server forgot (permitted): {sum(r.overlaps_by_amnesia for r in results):,};"
