@@ -187,6 +187,7 @@ class Manners:
             return
         if kind == MessageType.REQUEST and message.get(Option.SERVER_ID) is None:
             kind = -kind  # INIT-REBOOT is a transaction of its own
+        self._extended.clear()  # something else than RENEWING or REBINDING: they begin anew behind it
         self._again((destination, kind, message.xid), now, dhcp4_wait_s)
 
     def _again(

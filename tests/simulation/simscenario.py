@@ -240,7 +240,7 @@ class Run:
 
     def _story(self, error: Exception) -> str:
         scenario = self.scenario
-        text = f"{type(error).__name__}: {error}"
+        text = "; ".join((f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())))
         lines = [
             text,
             f"seed {scenario.seed}, profile {scenario.profile}; repeat it with:",

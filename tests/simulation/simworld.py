@@ -255,6 +255,15 @@ class Customer:
 
     def step(self, event: events.Event) -> None:
         """Give the machine one event and carry out what it wants."""
+        try:
+            self._step(event)
+        except Violation as violation:
+            raise violation if self.name in str(violation) else Violation(f"{self.name}: {violation}") from None
+        except Exception as error:
+            error.add_note(f"in {self.name}")
+            raise
+
+    def _step(self, event: events.Event) -> None:
         if self.agent is None or self.asleep:
             return
         world = self._world

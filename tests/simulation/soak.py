@@ -67,7 +67,7 @@ def report(results: list[Result], elapsed_s: float, profile: str) -> str:
         [
             f"{profile}: {len(results)} seeds, {years:,.1f} client-years in {elapsed_s:.1f} s"
             f" ({years / minutes:,.0f} client-years a minute)",
-            f"  steps {sum(r.steps for r in results):,}, datagrams {network.pop('sent', 0):,},"
+            f"  steps {sum(r.steps for r in results):,}, messages {network.pop('sent', 0):,},"
             f" leases granted or extended {sum(r.grants for r in results):,}",
             "  network: " + ", ".join(f"{name} {count:,}" for name, count in sorted(network.items())),
             "  happened: " + ", ".join(f"{name} {count:,}" for name, count in sorted(happened.items())),
