@@ -53,6 +53,7 @@ class Scenario:
     full: bool
     chaos_s: float
     mean_pause_s: float
+    durations: tuple[float, ...]
     weather: Weather
     forgetful: bool
 
@@ -89,6 +90,7 @@ def scenario_of(seed: int, profile: str) -> Scenario:
             full=rng.random() < 0.15,
             chaos_s=rng.choice((10, 20, 40)) * lease_s,
             mean_pause_s=rng.choice((0.05, 0.2, 1.0)) * lease_s,
+            durations=(1.0, 10.0, 0.2 * lease_s, 1.5 * lease_s),
             weather=Weather(
                 loss=rng.choice((0.0, 0.1, 0.3, 0.6)),
                 double=rng.choice((0.0, 0.1, 0.3)),
@@ -115,6 +117,7 @@ def scenario_of(seed: int, profile: str) -> Scenario:
             full=False,
             chaos_s=4 * YEAR_S,
             mean_pause_s=10 * 86400.0,
+            durations=(60.0, 3600.0, 12 * 3600.0),
             weather=Weather(loss=0.01, double=0.01, corrupt=0.001, delay=(0.001, 0.3)),
             forgetful=rng.random() < 0.5,
         )
@@ -346,10 +349,8 @@ class Run:
         return self.rng.choice(self.world.customers)
 
     def _while(self) -> float:
-        """How long something lasts: mostly moments, sometimes longer than a lease."""
-        return (
-            self.rng.choice((1.0, 10.0, 0.2 * self.scenario.lease_s, 1.5 * self.scenario.lease_s)) * self.rng.random()
-        )
+        """How long something lasts: mostly moments, sometimes longer than a lease (in years: a night)."""
+        return self.rng.choice(self.scenario.durations) * self.rng.random()
 
     def _client_crash(self) -> None:
         customer, lasts_s = self._someone(), self._while()
