@@ -1,13 +1,15 @@
 """Scenarios: from a seed to a world, what happens in it, and the judgement at its end.
 
-``chaos`` has short leases and something happening all the time; ``years`` has long leases, long quiet and now and then
-a bad day. Both end with a network that becomes well, and then everybody must be bound within ``Scenario.bound_s``, and,
-once whatever a forgetful server gave twice has run out, stay so.
+``chaos`` has short leases and something happening all the time; ``crowd`` is the same with fewer port sets than
+clients, so that whatever becomes free is taken at once; ``years`` has long leases, long quiet and now and then a bad
+day. All end with a network that becomes well, and then as many clients as there are port sets for must be bound within
+``Scenario.bound_s``, and, once whatever a forgetful server gave twice has run out, stay so.
 """
 
 from __future__ import annotations
 
 import collections
+import functools
 import hashlib
 import math
 import random
@@ -33,7 +35,7 @@ SERVERS = (IPv6Address("2001:db8:ffff::547"), IPv6Address("2001:db8:ffff::548"))
 YEAR_S = 365.25 * 86400
 INF_MAX_RT_S = 3600.0
 STRAGGLE_S = 30.0
-PROFILES = ("chaos", "years")
+PROFILES = ("chaos", "crowd", "years")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +50,20 @@ class Scenario:
     lease_s: int
     refresh_s: int
     inf_max_rt_s: int
-    spare_slots: int
+    addresses: int
     offset_len: int
+    psid_len: int
     full: bool
     chaos_s: float
     mean_pause_s: float
     durations: tuple[float, ...]
     weather: Weather
     forgetful: bool
+
+    @property
+    def capacity(self) -> int:
+        """How many clients can have a lease at one time."""
+        return self.servers * (self.addresses * sets_of(self.offset_len, self.psid_len) + self.full)
 
     @property
     def bound_s(self) -> float:
@@ -70,24 +78,34 @@ class Scenario:
         return waits + self.lease_s + 120
 
 
+def sets_of(offset_len: int, psid_len: int) -> int:
+    """Port sets of an address that may be leased: with offset 0 the one of PSID 0 holds the system ports."""
+    return (1 << psid_len) - (offset_len == 0)
+
+
 def scenario_of(seed: int, profile: str) -> Scenario:
     """The scenario of a seed. Raises ValueError for an unknown profile."""
     rng = random.Random(f"scenario {profile} {seed}")
-    if profile == "chaos":
+    if profile in ("chaos", "crowd"):
+        crowd = profile == "crowd"
         lease_s = rng.choice((300, 600, 1200, 3600))
-        clients = rng.randint(2, 8)
+        offset_len = rng.choice((0, 0, 4, 6))
+        psid_len = 2 if crowd else rng.choice((2, 3))
+        sets = sets_of(offset_len, psid_len)
+        clients = sets + rng.randint(1, 2) if crowd else rng.randint(2, 8)
         return Scenario(
             seed,
             profile,
             clients=clients,
-            servers=rng.choice((1, 1, 2)),
+            servers=1 if crowd else rng.choice((1, 1, 2)),
             unicast=rng.random() < 0.7,
             lease_s=lease_s,
             refresh_s=rng.choice((600, 1800, 7200)),
             inf_max_rt_s=rng.choice((60, 120, 3600)),
-            spare_slots=rng.choice((0, 1, clients)),
-            offset_len=rng.choice((0, 0, 4, 6)),
-            full=rng.random() < 0.15,
+            addresses=1 if crowd else math.ceil((clients + rng.choice((0, 1, clients))) / sets),
+            offset_len=offset_len,
+            psid_len=psid_len,
+            full=not crowd and rng.random() < 0.15,
             chaos_s=rng.choice((10, 20, 40)) * lease_s,
             mean_pause_s=rng.choice((0.05, 0.2, 1.0)) * lease_s,
             durations=(1.0, 10.0, 0.2 * lease_s, 1.5 * lease_s),
@@ -112,8 +130,9 @@ def scenario_of(seed: int, profile: str) -> Scenario:
             lease_s=lease_s,
             refresh_s=lease_s,
             inf_max_rt_s=3600,
-            spare_slots=10,
+            addresses=20,
             offset_len=rng.choice((0, 6)),
+            psid_len=2,
             full=False,
             chaos_s=4 * YEAR_S,
             mean_pause_s=10 * 86400.0,
@@ -168,10 +187,8 @@ class Run:
     def _build(self) -> None:
         scenario, world = self.scenario, self.world
         used = SERVERS[: scenario.servers]
-        per_server = scenario.clients + scenario.spare_slots
         for number, address in enumerate(used):
-            first = IPv4Address(f"192.0.{2 + number}.1")
-            pools = self._pools(first, per_server)
+            pools = self._pools(IPv4Address(f"192.0.{2 + number}.1"))
             settings = ServerSettings(
                 duid=b"\0\3\0\1\2\0\0\0\0" + bytes((number,)),
                 dhcp4=Dhcp4Settings(
@@ -188,7 +205,7 @@ class Run:
                 brs=(BR,),
             )
             world.providers.append(Provider(world, address, settings, pools))
-        watched = scenario.profile == "chaos"
+        watched = scenario.profile != "years"
         for number in range(scenario.clients):
             protocol = ProtocolSettings(
                 start_delay=self.rng.random() < 0.8,
@@ -197,19 +214,14 @@ class Run:
             )
             customer = Customer(world, number, protocol, scenario.lease_s, watched=watched)
             customer.destinations = scenario.servers if scenario.unicast else 1
-            if scenario.profile == "chaos":
+            if watched:
                 customer.install_fails = self.rng.choice((0.0, 0.0, 0.1))
             world.customers.append(customer)
 
-    def _pools(self, first: IPv4Address, slots: int) -> Pools:
-        """As many slots as asked for, few to an address, so that addresses are shared and slots change hands."""
-        offset = self.scenario.offset_len
-        psid_len = self.rng.choice((2, 3))
-        # With offset 0 the set of PSID 0 holds the system ports and is not to be had.
-        on_each = (1 << psid_len) - (1 if offset == 0 else 0)
-        addresses = math.ceil(slots / on_each)
-        shared = SharedPool(first, first + addresses - 1, offset, psid_len)
-        full = (FullPool(first + 200, first + 200),) if self.scenario.full else ()
+    def _pools(self, first: IPv4Address) -> Pools:
+        scenario = self.scenario
+        shared = SharedPool(first, first + scenario.addresses - 1, scenario.offset_len, scenario.psid_len)
+        full = (FullPool(first + 200, first + 200),) if scenario.full else ()
         return Pools((shared,), full)
 
     # ---- living
@@ -293,25 +305,27 @@ class Run:
     def _calm(self) -> None:
         scenario, world = self.scenario, self.world
         healed_at = world.clock.now
+        expected = min(scenario.clients, scenario.capacity)
         for _ in range(200):
-            if all(c.installed is not None for c in world.customers):
+            if len(self._bound()) >= expected:
                 break
             world.clock.run(world.clock.now + scenario.bound_s / 200)
         self.recovery_s = world.clock.now - healed_at
-        unbound = [c.name for c in world.customers if c.installed is None]
-        if unbound:
-            raise Violation(f"not bound {self.recovery_s:.0f} s after the network was well: {', '.join(unbound)}")
+        if len(self._bound()) < expected:
+            missing = ", ".join(c.name for c in world.customers if c.installed is None)
+            raise Violation(f"not bound {self.recovery_s:.0f} s after the network was well: {missing}")
         # Leases that a forgetful server gave twice are refused at their next renewal, and replaced.
         world.clock.run(healed_at + scenario.bound_s + scenario.lease_s)
-        before = {c.name: c.unbound_since for c in world.customers}
-        steady_at = world.clock.now
-        losses = [0]
+        losses: list[str] = []
+        before = self._bound()
         for customer in world.customers:
-            customer.on_loss = lambda: losses.__setitem__(0, losses[0] + 1)
-        world.clock.run(steady_at + 2.5 * scenario.lease_s)
-        lost = [c.name for c in world.customers if c.installed is None]
-        if lost or losses[0] or any(before.values()):
-            raise Violation(f"without any cause {losses[0]} leases were lost, and now are: {lost}, before: {before}")
+            customer.on_loss = functools.partial(losses.append, customer.name)
+        world.clock.run(world.clock.now + 2.5 * scenario.lease_s)
+        if losses or len(before) < expected or self._bound() != before:
+            raise Violation(f"without any cause lost by {losses}; bound before: {before}, now: {self._bound()}")
+
+    def _bound(self) -> list[str]:
+        return [c.name for c in self.world.customers if c.installed is not None]
 
     # ---- what happens
 
