@@ -129,6 +129,8 @@ class Owners:
 class Manners:
     """How much one client sends (invariant 4). ``destinations`` is to how many servers each query goes."""
 
+    MEMORY_S = 4000.0
+    """No wait is longer (INF_MAX_RT and a tenth): the same number behind it is another transaction's, by chance."""
     WINDOW_S, WINDOW_MAX = 20.0, 40
     """The bucket of RFC 8415 14.1 holds 20 and gains 20 in 20 s: no window of 20 s sees more than 40."""
 
@@ -194,7 +196,7 @@ class Manners:
         self, key: tuple[IPv6Address, int, int], now: float, wait_s: collections.abc.Callable[[int], float]
     ) -> None:
         last = self._tries.get(key)
-        if last is None:
+        if last is None or now - last[0] > self.MEMORY_S:
             if len(self._tries) > 64:
                 self._tries.clear()
             self._tries[key] = (now, 0)
