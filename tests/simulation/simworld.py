@@ -36,11 +36,11 @@ QUEUED = 4
 class World:
     """The clock, the network, everybody on it, and the last things that happened."""
 
-    def __init__(self, seed: int, start: float) -> None:
+    def __init__(self, seed: int, start: float, ledger: Ledger | None = None) -> None:
         self.rng = random.Random(f"world {seed}")
         self.clock = Clock(start)
         self.network = Network(self.clock, random.Random(f"network {seed}"), self._deliver)
-        self.ledger = Ledger()
+        self.ledger = Ledger() if ledger is None else ledger
         self.owners = Owners(self.ledger)
         self.customers: list[Customer] = []
         self.providers: list[Provider] = []
@@ -71,8 +71,16 @@ class World:
 class Provider:
     """One server with its lease file. While it is down datagrams are lost."""
 
-    def __init__(self, world: World, address: IPv6Address, settings: ServerSettings, pools: Pools) -> None:
+    def __init__(
+        self,
+        world: World,
+        address: IPv6Address,
+        settings: ServerSettings,
+        pools: Pools,
+        build: Callable[[ServerSettings, LeaseDatabase], Server] = Server,
+    ) -> None:
         self._world = world
+        self._build = build
         self.address = address
         self.settings = settings
         self._pools = pools
@@ -89,7 +97,7 @@ class Provider:
             self._epoch = self._world.new_epoch()
             self._file = "[]"
         leases = LeaseDatabase(self._pools, LeaseDatabase.leases_from_json(json.loads(self._file)))
-        self.server = Server(self.settings, leases)
+        self.server = self._build(self.settings, leases)
 
     def kill(self) -> None:
         """Stop at once. The lease file has every change, since each is written before its answer leaves."""
