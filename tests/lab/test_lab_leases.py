@@ -329,3 +329,50 @@ def test_of_several_records_the_last_counts() -> None:
     take(db, ALICE, 10.0)
     records = [lease.to_json() for lease in db.drain()]
     assert [lease.until for lease in LeaseDatabase.leases_from_json(records)] == [110.0]
+
+
+# ---- whatever is done, in whatever order
+
+
+CLIENTS = st.integers(0, 5).map(lambda n: bytes((255, n)))
+DEEDS = st.lists(
+    st.tuples(
+        st.sampled_from(["choose", "offer", "grant", "release", "decline", "reload"]),
+        CLIENTS,
+        st.integers(0, 60),
+        st.sampled_from([None, 1, 2, 4]),
+        st.booleans(),
+    ),
+    max_size=60,
+)
+
+
+@given(DEEDS)
+@settings(max_examples=150, deadline=None)
+def test_no_two_active_leases_overlap(deeds: list[tuple[str, bytes, int, int | None, bool]]) -> None:
+    pools = Pools((SharedPool(A1, A1, psid_len=2, hints=(1, 4)),), (FULL,))
+    db, now = LeaseDatabase(pools), 0.0
+    asked: list[Slot] = [Slot(F1, None)]
+    for deed, client, pause, hint, shared in deeds:
+        now += pause
+        slot = db.choose(client, now, wants_shared=shared, hint=hint, requested=asked[-1])
+        if slot is not None:
+            asked.append(slot)
+            assert db.pools.valid(slot, wants_shared=shared)
+            assert db.free(slot, client, now)
+        wanted = asked[len(asked) // 2]
+        try:
+            if deed == "offer":
+                db.offer(wanted, client, now, hold_s=30)
+            elif deed == "grant":
+                db.grant(wanted, client, now, seconds=50)
+        except Taken:
+            assert not db.free(wanted, client, now)
+        if deed == "release":
+            db.release(wanted, client, pause, now)
+        elif deed == "decline":
+            db.decline(wanted, client, now, hold_s=40)
+        elif deed == "reload":
+            db = LeaseDatabase(pools, LeaseDatabase.leases_from_json(json.loads(json.dumps(db.to_json()))))
+        held = [lease.slot for lease in db if lease.active(now)]
+        assert not any(a.overlaps(b) for i, a in enumerate(held) for b in held[:i])
