@@ -81,7 +81,7 @@ class PortSet:
 
     @property
     def port_count(self) -> int:
-        """Number of ports in the set."""
+        """Number of ports in the set: 2**(16-k) - 2**m for a > 0, 2**(16-k) for a = 0 [P-6]."""
         return self.range_count * self.range_size
 
     @property
@@ -111,8 +111,8 @@ class PortSet:
         """The ``index``-th range (0-based, ascending). Raises IndexError outside 0..range_count-1."""
         if not 0 <= index < self.range_count:
             raise IndexError(index)
-        a = index + 1 if self.offset_len else 0
-        first = (a << (PORT_BITS - self.offset_len) if self.offset_len else 0) | self.value
+        # The field A is never 0, so that the first range has A = 1; without offset bits there is no A.
+        first = self.floor * (index + 1) + self.value
         return PortRange(first, first + self.range_size - 1)
 
     def ranges(self) -> Iterator[PortRange]:
@@ -132,27 +132,23 @@ class PortSet:
 
     def overlaps(self, other: PortSet) -> bool:
         """True when some port belongs to both sets (also for sets of different offset or length)."""
-        # The sets are small lists of ranges (at most 32767): intersect by merging, never by enumerating ports.
-        mine, theirs = self.ranges(), other.ranges()
-        a, b = next(mine, None), next(theirs, None)
-        while a is not None and b is not None:
-            if a.last < b.first:
-                a = next(mine, None)
-            elif b.last < a.first:
-                b = next(theirs, None)
-            else:
-                return True
-        return False
+        if (self.value ^ other.value) & self.mask & other.mask:
+            return False
+        # With the bits that neither PSID fixes all set this is the highest port with both PSIDs; a floor is all that
+        # can keep it out.
+        highest = self.value | other.value | (PORT_MAX & ~(self.mask | other.mask))
+        return highest >= max(self.floor, other.floor)
 
     def __str__(self) -> str:
         return f"PSID {self.psid:#x}/{self.psid_len} offset {self.offset_len}"
 
 
 def psid_of_port(port: int, offset_len: int, psid_len: int) -> int | None:
-    """The PSID that owns ``port`` (RFC 7597 Appendix B), or None when the offset excludes the port from every set."""
+    """The PSID that owns ``port`` (RFC 7597 Appendix B), or None when the offset excludes the port from every set.
+
+    Raises ValueError for what is no port, and for lengths that describe no port set.
+    """
     if not 0 <= port <= PORT_MAX:
         raise ValueError(f"not a port: {port}")
-    PortSet(offset_len, psid_len, 0)  # the lengths must describe a port set
-    if offset_len and port >> (PORT_BITS - offset_len) == 0:
-        return None
-    return (port >> (PORT_BITS - offset_len - psid_len)) & ((1 << psid_len) - 1)
+    lengths = PortSet(offset_len, psid_len, 0)  # refuses lengths that describe no port set
+    return (port & lengths.mask) >> lengths.contiguous_bits if port >= lengths.floor else None
