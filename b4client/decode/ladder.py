@@ -1,8 +1,8 @@
 """A DHCP exchange as a ladder: when, who to whom, which message, and what is worth reading in it.
 
-               client                                        server
-      0.0000 s ├─ DHCPV4-QUERY: DISCOVER ─────────────────────────▶  fe80::c → ff02::1:2
-               │    xid 0x1f2e3d4c · U=0 · asks for 1 3 6 159
+                client                                 server
+       0.0000 s ├─ DHCPV4-QUERY: DISCOVER ──────────────────▶  fe80::c → ff02::1:2
+                │    U=0 · asks for 90 137 · xid 0xdeadbeef · asks for 1 3 159
 
 DHCPv4 is unwrapped from option 87, messages from their relays. ``render_ladder`` is for everything that shows an
 exchange: ``b4client decode``, the demonstration, a failed test.
@@ -74,7 +74,7 @@ def render_ladder(datagrams: Iterable[Datagram], *, colour: bool = False, width:
     """
     start: float | None = None
     bold, dim, red, end = ("\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[0m") if colour else ("", "", "", "")
-    lines = [f"{_INDENT}client{'server':>{ARROW_WIDTH - 4}}"]
+    lines = [f"{_INDENT}client{'server':>{ARROW_WIDTH - 7}}"]
     for datagram in datagrams:
         start = datagram.at if start is None else start
         tree = decode_datagram(datagram)

@@ -53,8 +53,8 @@ def _errors_in_options(options: list[Tree]) -> Iterator[Tree]:
 
 
 def _error(error: WireError, base: int | None = 0) -> Tree:
-    known = error.offset is not None and base is not None
-    return {"reason": error.reason, "offset": base + error.offset if known else None}  # type: ignore[operator]
+    offset = None if error.offset is None or base is None else base + error.offset
+    return {"reason": error.reason, "offset": offset}
 
 
 # ------------------------------------------------------------------------------------------------------------- DHCPv6
@@ -185,7 +185,8 @@ def decode_dhcp4(data: bytes, base: int = 0) -> Tree:
     except WireError:
         return tree
     found: dict[int, list[tuple[int, bytes]]] = {}
-    _cut4(reader.rest(), reader.offset, found)
+    options_at = reader.offset
+    _cut4(reader.rest(), options_at, found)
     overload = found.get(dhcp4.Option.OVERLOAD, [(0, b"\0")])[0][1][:1] or b"\0"
     in_file, in_sname = bool(overload[0] & dhcp4.Overload.FILE), bool(overload[0] & dhcp4.Overload.SNAME)
     if in_file:
@@ -212,7 +213,8 @@ def _cut4(field: bytes, base: int, found: dict[int, list[tuple[int, bytes]]]) ->
         while (code := reader.u8()) != dhcp4.Option.END:
             if code != dhcp4.Option.PAD:
                 at = base + reader.offset - 1
-                found.setdefault(code, []).append((at, reader.take(reader.u8())))
+                value = reader.take(reader.u8())
+                found.setdefault(code, []).append((at, value))
     except WireError:
         pass  # the strict decoder has said it
 

@@ -182,11 +182,14 @@ def _fqdn(value: bytes) -> Value:
 
 _DUID_NAMES: Final = {int(kind): kind.name for kind in identity.DuidType}
 
+_DUID_SHOWN_FROM: Final[Mapping[int, int]] = {identity.DuidType.LLT: 8, identity.DuidType.LL: 4}
+"""Where the link-layer address begins."""
+
 
 def _duid_text(data: bytes) -> str:
     duid = identity.decode_duid(data)
     name = _DUID_NAMES.get(duid.type)
-    start = {identity.DuidType.LLT: 8, identity.DuidType.LL: 4}.get(duid.type, 2)  # type: ignore[call-overload]
+    start = _DUID_SHOWN_FROM.get(duid.type, 2)
     return f"DUID-{name} {data[start:].hex(':')}".rstrip() if name else f"DUID of type {duid.type}: {data[2:].hex(':')}"
 
 
