@@ -233,6 +233,12 @@ def test_as_a_process() -> None:
     assert wrong.stderr.startswith("b4client calc portset: PSID 999 does not fit")
 
 
+def test_a_terminal_that_knows_no_blocks() -> None:
+    command = [sys.executable, "-m", "b4client", "calc", "portset", "--offset", "0", "--psid-len", "1", "--psid", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONIOENCODING": "ascii"})
+    assert "?" * 64 in done.stdout
+
+
 def test_nothing_heavy_is_loaded() -> None:
     code = "import sys, b4client.calc; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
