@@ -13,7 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from b4client.decode.message import MAX_DEPTH, Tree, decode_dhcp4, decode_message, errors_in, render_message
-from b4client.decode.values import DHCP4, DHCP6, read_names
+from b4client.decode.names import read_names
+from b4client.decode.values import DHCP4, DHCP6
 from b4client.model.errors import WireError
 from b4client.wire import dhcp4, dhcp6
 
