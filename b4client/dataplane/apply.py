@@ -111,7 +111,7 @@ class Dataplane:
     def _probe_ct_timeouts(rules: nft.Nft) -> bool:
         name = "b4client_probe"
         text = (
-            f"table ip {name} {{ ct timeout t {{ protocol udp; l3proto ip; policy = {{ unreplied : 120 }} }} }}\n"
+            f"table ip {name} {{\nct timeout t {{\nprotocol udp\nl3proto ip\npolicy = {{ unreplied : 120 }}\n}}\n}}\n"
             f"delete table ip {name}\n"
         )
         try:

@@ -1,0 +1,59 @@
+"""What is counted, and what each count means. Every refusal of something from the network has a name here."""
+
+from __future__ import annotations
+
+COUNTERS: dict[str, str] = {
+    "sent-information-request": "DHCPv6 INFORMATION-REQUESTs sent",
+    "sent-query": "DHCPV4-QUERY messages sent, one for each server address",
+    "sent-rate-limited": "messages held back by the rate limit of RFC 8415 14.1; the next retransmission replaces them",
+    "sent-failed": "messages that the kernel refused to send",
+    "received-reply": "DHCPv6 Replies accepted",
+    "received-offer": "DHCPOFFERs accepted as candidates",
+    "received-ack": "DHCPACKs accepted",
+    "received-nak": "DHCPNAKs accepted",
+    "drop-datagram-malformed": "datagrams that are no DHCPv6 message",
+    "drop-datagram-unexpected-type": "DHCPv6 messages of a type that a client in this state has no use for",
+    "drop-reply-foreign-transaction": "Replies to somebody else's, or to an earlier, transaction (RFC 8415 16.10)",
+    "drop-reply-without-server-id": "Replies without Server Identifier (RFC 8415 16.10)",
+    "drop-reply-foreign-client-id": "Replies without our Client Identifier (RFC 8415 16.10)",
+    "ignored-option88-malformed": "option 88 with a length that is no multiple of 16: as if absent",
+    "ignored-container-malformed": "S46 containers that break RFC 7598 4 to 6: as if absent",
+    "ignored-container-unsupported": "MAP-T containers, which this client does not implement",
+    "ignored-br-unusable": "BR addresses that no packet can be sent to",
+    "ignored-priority-malformed": "option 111 that breaks RFC 8026 1.3: as if absent",
+    "drop-response-malformed": "DHCPV4-RESPONSEs without exactly one readable option 87 (RFC 7341 9)",
+    "drop-response-not-in-use": "DHCPV4-RESPONSEs while no exchange waits for one",
+    "drop-response-not-a-reply": "inner DHCPv4 messages whose op is not BOOTREPLY, or without a message type",
+    "drop-response-foreign-xid": "inner messages with an xid that is not pending (RFC 2131 4.4.1)",
+    "drop-response-foreign-client-id": "inner messages with another client identifier (RFC 6842 3)",
+    "drop-response-wrong-state": "inner messages of a type that the state does not wait for (RFC 2131 figure 5)",
+    "drop-response-other-server": "NAKs of a server other than the one that was asked",
+    "drop-offer-address": "OFFERs and ACKs of an address that is no host's",
+    "drop-offer-without-server-id": "OFFERs and ACKs without (readable) Server Identifier",
+    "drop-offer-portparams": "OFFERs and ACKs whose option 159 is malformed (RFC 7618 9)",
+    "drop-ack-lease-time": "ACKs without (readable, positive) lease time",
+    "drop-ack-without-portparams": "ACKs that miss option 159 although the offer or lease is a shared one (RFC 7618 6)",
+    "drop-offer-surplus": "OFFERs beyond the number that is remembered",
+    "warned-portparams-padding": "option 159 with bits set right of the PSID: masked off",
+    "warned-lease-times": "ACKs whose T1 and T2 are not below the lease time in order: defaults used (RFC 2131 4.4.5)",
+}
+
+
+class Counters:
+    """Counts by name; a name that is not in the table is a bug."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+
+    def count(self, name: str, by: int = 1) -> None:
+        """Add to a counter."""
+        if name not in COUNTERS:
+            raise KeyError(name)
+        self._counts[name] = self._counts.get(name, 0) + by
+
+    def __getitem__(self, name: str) -> int:
+        return self._counts.get(name, 0)
+
+    def snapshot(self) -> dict[str, int]:
+        """All counters that are not zero."""
+        return dict(sorted(self._counts.items()))

@@ -1,0 +1,461 @@
+"""The DHCPv4 client inside 4o6: INIT, SELECTING, REQUESTING, BOUND, RENEWING, REBINDING, INIT-REBOOT.
+
+RFC 2131 4.4 as RFC 7341 9 and RFC 7618 5 to 7 change it. Pure: methods take ``now`` (boot-clock seconds) and return
+outputs in order; who may be asked, and from which address, is the agent's affair.
+
+Decisions where the RFCs leave room:
+
+- A lease counts from the *first* REQUEST sent with its xid (SELECTING and INIT-REBOOT keep the xid over retransmissions).
+  RENEWING and REBINDING take a new xid for each REQUEST and believe only answers to the newest, so that a late answer
+  never shortens the lease.
+- After a refusal the next DISCOVER waits longer each time (0, 4, 8 ... 64 s), until a lease was held again.
+- An ACK that misses option 159 for a shared offer or lease is refused (RFC 7618 6 step 4 makes it a MUST).
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+
+from b4client.model.errors import OfferError
+from b4client.model.lease import Lease4
+from b4client.model.settings import ProtocolSettings
+from b4client.protocol import backoff
+from b4client.protocol.counters import Counters
+from b4client.protocol.dhcp4_messages import Composer, Identity, read_lease, read_offer
+from b4client.protocol.dhcp4_states import (
+    TRANSITIONS,
+    Bound,
+    Coasting,
+    Init,
+    InitReboot,
+    Offer,
+    Rebinding,
+    Renewing,
+    Requesting,
+    Selecting,
+    State,
+    Stopped,
+)
+from b4client.wire.dhcp4 import BOOTREPLY, Dhcp4Message, MessageType, Option
+
+START_DELAY_S = (1.0, 10.0)
+REQUEST_SENDS = 5
+"""REQUESTs to one offer: 4 + 8 + 16 + 32 s of waiting are the 60 s of RFC 2131 3.1.5 [S-3]; the last wait ends the try."""
+REBOOT_SENDS = 3
+MAX_OFFERS = 16
+MAX_SECS = 0xFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Send this DHCPv4 message in a DHCPV4-QUERY; ``unicast`` is the U flag (RFC 7341 8 [Q-4])."""
+
+    message: Dhcp4Message
+    unicast: bool
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gained:
+    """The lease is ours (again), with these times."""
+
+    lease: Lease4
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """There is no lease any more: nothing of it may be used from now on."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Something an operator may want to know: a stable kind, a syslog level, a sentence."""
+
+    kind: str
+    level: str
+    text: str
+
+
+Output = Query | Gained | Lost | Noted
+
+
+class Dhcp4Client:
+    """One client identity's lease. ``several_servers`` tells whether more than one OFFER can be expected."""
+
+    def __init__(
+        self, identity: Identity, settings: ProtocolSettings, *, rng: random.Random, counters: Counters
+    ) -> None:
+        self._compose = Composer(identity)
+        self._client_id = identity.client_id
+        self._settings = settings
+        self._rng = rng
+        self._counters = counters
+        self._state: State = Stopped()
+        self._failures = 0
+        self._previous: Lease4 | None = None
+        self.several_servers = True
+
+    # ---- looking
+
+    @property
+    def state(self) -> State:
+        """Where the exchange stands."""
+        return self._state
+
+    @property
+    def lease(self) -> Lease4 | None:
+        """The lease that may be used now; None when there is none (or only one that is still being asked for)."""
+        match self._state:
+            case Bound(lease) | Coasting(lease):
+                return lease
+            case Renewing(lease=lease) | Rebinding(lease=lease):
+                return lease
+            case InitReboot(lease=lease, in_use=True):
+                return lease
+        return None
+
+    def deadline(self) -> float | None:
+        """When ``wake`` has something to do."""
+        match self._state:
+            case Init(send_at):
+                return send_at
+            case Selecting(resend_at=resend_at, select_at=select_at):
+                return resend_at if select_at is None else min(resend_at, select_at)
+            case Requesting(resend_at=resend_at):
+                return resend_at
+            case InitReboot(lease=lease, resend_at=resend_at):
+                return min(resend_at, lease.expires_at)
+            case Bound(lease):
+                return _finite(lease.t1_at)
+            case Renewing(lease=lease, resend_at=resend_at):
+                return min(resend_at, lease.t2_at)
+            case Rebinding(lease=lease, resend_at=resend_at):
+                return min(resend_at, lease.expires_at)
+            case Coasting(lease):
+                return _finite(lease.expires_at)
+        return None
+
+    # ---- what the agent wants
+
+    def start(self, now: float, *, previous: Lease4 | None = None) -> list[Output]:
+        """Look for a lease from the beginning (DISCOVER), preferring ``previous`` if it can be had again."""
+        self._previous = previous or self._previous
+        delay = self._rng.uniform(*START_DELAY_S) if self._settings.start_delay else 0.0
+        self._enter(Init(now + delay))
+        return [] if delay else self.wake(now)
+
+    def reboot(self, now: float, lease: Lease4, *, in_use: bool, usable: bool) -> list[Output]:
+        """Ask for a known lease again (RFC 2131 3.2). The caller has checked that the 4o6 source is unchanged [S-4]."""
+        self._previous = lease
+        delay = self._rng.uniform(*START_DELAY_S) if self._settings.start_delay and not in_use else 0.0
+        self._enter(InitReboot(lease, in_use, usable, now + delay, None, 0.0, 0, now + delay))
+        return [] if delay else self.wake(now)
+
+    def verify(self, now: float) -> list[Output]:
+        """The link may be another one: ask for the lease in hand again while its traffic goes on (RFC 2131 3.7)."""
+        lease = self.lease
+        if lease is None or isinstance(self._state, Coasting):
+            return self.nudge(now)
+        if isinstance(self._state, InitReboot):
+            return self.reboot(now, lease, in_use=True, usable=self._state.usable)
+        return self.reboot(now, lease, in_use=True, usable=True)
+
+    def nudge(self, now: float) -> list[Output]:
+        """What was being tried could not be heard: try again at once instead of after a long wait."""
+        if isinstance(self._state, Init | Selecting | Requesting):
+            self._enter(Init(now))
+            return self.wake(now)
+        return []
+
+    def restart(self, now: float, reason: str) -> list[Output]:
+        """Give up what there is and DISCOVER (the 4o6 source address changed, RFC 7618 6 [F-10])."""
+        held = self.lease
+        lost: list[Output] = [Lost(reason)] if held is not None or isinstance(self._state, InitReboot) else []
+        if isinstance(self._state, InitReboot):
+            held = self._state.lease
+        self._previous = held or self._previous
+        self._failures = 0
+        self._enter(Init(now))
+        return lost + self.wake(now)
+
+    def stop(self, now: float, *, keep_lease: bool, reason: str) -> list[Output]:
+        """4o6 may not be used any more [F-2]: keep a lease in hand until it expires, or lose it at once."""
+        lease = self.lease
+        if lease is not None and keep_lease:
+            if not isinstance(self._state, Coasting):
+                self._enter(Coasting(lease))
+            return self.wake(now)
+        lost: list[Output] = [Lost(reason)] if lease is not None or isinstance(self._state, InitReboot) else []
+        if not isinstance(self._state, Stopped):
+            self._enter(Stopped())
+        return lost
+
+    def resume(self, now: float) -> list[Output]:
+        """4o6 may be used again: renew what is held, or look for a lease."""
+        if isinstance(self._state, Coasting):
+            self._enter(Bound(self._state.lease))
+            return self.wake(now)
+        return self.start(now) if isinstance(self._state, Stopped) else []
+
+    def renew(self, now: float) -> list[Output]:
+        """An operator asks for a renewal now."""
+        match self._state:
+            case Bound(lease) | Renewing(lease=lease):
+                return self._renew(now, lease)
+        return []
+
+    def rebind(self, now: float) -> list[Output]:
+        """An operator asks for a rebinding now."""
+        match self._state:
+            case Bound(lease) | Renewing(lease=lease) | Rebinding(lease=lease):
+                return self._rebind(now, lease)
+        return []
+
+    def release(self, now: float) -> list[Output]:
+        """Give the lease back: one RELEASE, which is never repeated (RFC 2131 4.4.6 [T-9])."""
+        lease = self.lease
+        outputs: list[Output] = []
+        if lease is not None:
+            message = self._compose.release(self._xid(), lease)
+            outputs = [Query(message, True, "DHCPRELEASE"), Lost("released")]
+        elif isinstance(self._state, InitReboot):
+            outputs = [Lost("released before it was confirmed")]
+        if not isinstance(self._state, Stopped):
+            self._enter(Stopped())
+        self._previous = None
+        return outputs
+
+    # ---- time
+
+    def wake(self, now: float) -> list[Output]:
+        """Do what is due at ``now``."""
+        match self._state:
+            case Init(send_at) if now >= send_at:
+                return self._discover(now, self._xid(), now, 0)
+            case Selecting() as state:
+                if state.select_at is not None and now >= state.select_at:
+                    return self._select(state, now)
+                if now >= state.resend_at:
+                    outputs = self._discover(now, state.xid, state.began_at, state.attempt + 1)
+                    if isinstance(self._state, Selecting):
+                        self._enter(replace(self._state, offers=state.offers, select_at=state.select_at))
+                    return outputs
+            case Requesting(resend_at=resend_at) as state if now >= resend_at:
+                if state.attempt + 1 >= REQUEST_SENDS:
+                    return self._fail(now, "request-timeout", f"no answer to the REQUEST for {state.offer.address}")
+                return self._request(replace(state, attempt=state.attempt + 1), now)
+            case InitReboot() as state:
+                return self._wake_reboot(state, now)
+            case Bound(lease) if now >= lease.t1_at:
+                return self._overdue(now, lease)
+            case Renewing(lease=lease, resend_at=resend_at) if now >= min(resend_at, lease.t2_at):
+                return self._overdue(now, lease)
+            case Rebinding(lease=lease, resend_at=resend_at) if now >= min(resend_at, lease.expires_at):
+                return self._overdue(now, lease)
+            case Coasting(lease) if now >= lease.expires_at:
+                # 4o6 may not be used, so nothing new can be asked for.
+                self._enter(Stopped())
+                return [Lost("the lease expired and option 88 is withdrawn")]
+        return []
+
+    def _overdue(self, now: float, lease: Lease4) -> list[Output]:
+        """T1, T2 or the end of the lease has come; after a suspension several at once, and the last one counts."""
+        if now >= lease.expires_at:
+            self._previous = lease
+            self._enter(Init(now))
+            # RFC 2131 4.4.5 [S-9]: any use ends at once, before anything new is tried.
+            return [Lost("the lease expired"), *self.wake(now)]
+        if now >= lease.t2_at:
+            return self._rebind(now, lease)
+        return self._renew(now, lease)
+
+    def _wake_reboot(self, state: InitReboot, now: float) -> list[Output]:
+        if now >= state.lease.expires_at:
+            self._enter(Init(now))
+            return [Lost("the lease expired before it was confirmed"), *self.wake(now)]
+        if now < state.resend_at:
+            return []
+        if state.xid is not None and state.attempt + 1 >= REBOOT_SENDS:
+            if not state.usable:
+                return [Lost("no server confirmed the stored lease"), *self._fail(now, "reboot-timeout", "no answer")]
+            # RFC 2131 3.2 step 3: without an answer the lease may be used for the rest of its time.
+            self._enter(Bound(state.lease))
+            note = Noted("reboot-unconfirmed", "warning", "no server answered: the stored lease is used until it expires")
+            return [note, Gained(state.lease), *self.wake(now)]
+        attempt = state.attempt + 1 if state.xid is not None else 0
+        xid = self._xid() if state.xid is None else state.xid
+        requested_at = now if state.xid is None else state.requested_at
+        resend_at = now + backoff.dhcp4_delay_s(attempt, self._rng)
+        began_at = now if state.xid is None else state.began_at
+        self._enter(
+            InitReboot(state.lease, state.in_use, state.usable, began_at, xid, requested_at, attempt, resend_at)
+        )
+        message = self._compose.reboot(xid, _secs(now - began_at), state.lease)
+        return [Query(message, False, "DHCPREQUEST")]
+
+    # ---- sending
+
+    def _discover(self, now: float, xid: int, began_at: float, attempt: int) -> list[Output]:
+        secs = _secs(now - began_at)
+        resend_at = now + backoff.dhcp4_delay_s(attempt, self._rng)
+        self._enter(Selecting(xid, began_at, secs, attempt, resend_at))
+        message = self._compose.discover(
+            xid, secs, previous=self._previous, hint=self._settings.psid_len_hint
+        )
+        return [Query(message, False, "DHCPDISCOVER")]
+
+    def _select(self, state: Selecting, now: float) -> list[Output]:
+        chosen = min(state.offers, key=self._rank)  # the first of equals
+        return self._request(Requesting(chosen, state.xid, state.secs, now, 0, now), now)
+
+    def _rank(self, offer: Offer) -> tuple[bool, int]:
+        """Whole addresses before shared ones unless configured otherwise (RFC 7618 5 [S-12]), then the larger set."""
+        shared = offer.ports is not None
+        return shared != self._settings.prefer_shared, -(offer.ports.port_count if offer.ports is not None else 65536)
+
+    def _request(self, state: Requesting, now: float) -> list[Output]:
+        self._enter(replace(state, resend_at=now + backoff.dhcp4_delay_s(state.attempt, self._rng)))
+        message = self._compose.select(state.xid, state.secs, state.offer)
+        return [Query(message, False, "DHCPREQUEST")]
+
+    def _renew(self, now: float, lease: Lease4) -> list[Output]:
+        began_at = self._state.began_at if isinstance(self._state, Renewing) else now
+        xid = self._xid()
+        self._enter(Renewing(lease, began_at, xid, now, now + backoff.renew_delay_s(now, lease.t2_at)))
+        return [Query(self._compose.extend(xid, _secs(now - began_at), lease), True, "DHCPREQUEST")]
+
+    def _rebind(self, now: float, lease: Lease4) -> list[Output]:
+        began_at = self._state.began_at if isinstance(self._state, Rebinding) else now
+        xid = self._xid()
+        self._enter(Rebinding(lease, began_at, xid, now, now + backoff.renew_delay_s(now, lease.expires_at)))
+        return [Query(self._compose.extend(xid, _secs(now - began_at), lease), False, "DHCPREQUEST")]
+
+    # ---- receiving
+
+    def received(self, message: Dhcp4Message, now: float) -> list[Output]:
+        """One inner message. What does not answer our pending one is counted and otherwise without effect [Q-8]."""
+        state = self._state
+        xid = getattr(state, "xid", None)
+        if message.op != BOOTREPLY or message.message_type is None:
+            return self._drop("drop-response-not-a-reply")
+        if xid is None:
+            return self._drop("drop-response-not-in-use")
+        if message.xid != xid:
+            return self._drop("drop-response-foreign-xid")
+        client_id = message.get(Option.CLIENT_ID)
+        if client_id is not None and client_id != self._client_id:
+            return self._drop("drop-response-foreign-client-id")
+        kind = message.message_type
+        try:
+            match state:
+                case Selecting() if kind == MessageType.OFFER:
+                    return self._offered(state, message, now)
+                case Requesting() if kind == MessageType.ACK:
+                    return self._acknowledged_offer(state, message, now)
+                case Requesting(offer=offer) if kind == MessageType.NAK:
+                    return self._refused(message, now, asked=offer)
+                case InitReboot(lease=lease, requested_at=at) | Renewing(lease=lease, requested_at=at) | Rebinding(
+                    lease=lease, requested_at=at
+                ):
+                    if kind == MessageType.ACK:
+                        return self._extended(lease, at, message, now)
+                    if kind == MessageType.NAK:
+                        asked = Offer(lease.address, lease.ports, lease.server_id)
+                        return self._refused(message, now, asked=asked if isinstance(state, Renewing) else None)
+        except OfferError as error:
+            self._counters.count(error.counter)
+            return [Noted("refused", "warning", f"refused a server's message: {error}")]
+        return self._drop("drop-response-wrong-state")
+
+    def _drop(self, counter: str) -> list[Output]:
+        self._counters.count(counter)
+        return []
+
+    def _offered(self, state: Selecting, message: Dhcp4Message, now: float) -> list[Output]:
+        offer = read_offer(message, self._counters)
+        if offer in state.offers:
+            return []  # the same answer by another way
+        if len(state.offers) >= MAX_OFFERS:
+            return self._drop("drop-offer-surplus")
+        self._counters.count("received-offer")
+        best = (offer.ports is not None) == self._settings.prefer_shared
+        at_once = best or not self.several_servers
+        window = 0.0 if at_once else self._settings.offer_window_s
+        select_at = now + window if state.select_at is None else min(state.select_at, now + window)
+        state = replace(state, offers=(*state.offers, offer), select_at=select_at)
+        self._enter(state)
+        return self._select(state, now) if now >= select_at else []
+
+    def _acknowledged_offer(self, state: Requesting, message: Dhcp4Message, now: float) -> list[Output]:
+        if read_server(message) not in (None, state.offer.server_id.packed):
+            return self._drop("drop-response-other-server")
+        try:
+            lease = read_lease(
+                message,
+                requested_at=state.requested_at,
+                wanted=state.offer.ports,
+                rng=self._rng,
+                counters=self._counters,
+            )
+        except OfferError as error:
+            # The server believes that we have it: asking it again would bring the same. Begin anew, later [P-3].
+            self._counters.count(error.counter)
+            return self._fail(now, "refused", f"refused the server's ACK: {error}")
+        return self._bind(lease, now)
+
+    def _extended(self, lease: Lease4, requested_at: float, message: Dhcp4Message, now: float) -> list[Output]:
+        granted = read_lease(
+            message, requested_at=requested_at, wanted=lease.ports, rng=self._rng, counters=self._counters
+        )
+        return self._bind(granted, now)
+
+    def _bind(self, lease: Lease4, now: float) -> list[Output]:
+        self._counters.count("received-ack")
+        self._failures = 0
+        self._previous = lease
+        self._enter(Bound(lease))
+        return [Gained(lease), *self.wake(now)]
+
+    def _refused(self, message: Dhcp4Message, now: float, *, asked: Offer | None) -> list[Output]:
+        """NAK: back to INIT [S-10]. Where one server was asked, no other may speak for it."""
+        server = read_server(message)
+        if asked is not None and server is not None and server != asked.server_id.packed:
+            return self._drop("drop-response-other-server")
+        self._counters.count("received-nak")
+        held = not isinstance(self._state, Requesting)
+        self._previous = None  # what was refused is not worth asking for again
+        failed = self._fail(now, "nak", "the server refused (NAK)")
+        return [Lost("the server refused the lease (NAK)"), *failed] if held else failed
+
+    def _fail(self, now: float, kind: str, text: str) -> list[Output]:
+        wait = 0.0 if self._failures == 0 else backoff.dhcp4_delay_s(self._failures - 1, self._rng)
+        self._failures += 1
+        self._enter(Init(now + wait))
+        note = Noted(kind, "warning", f"{text}; starting anew" + (f" in {wait:.0f} s" if wait else ""))
+        return [note, *(self.wake(now) if not wait else [])]
+
+    # ---- the one place where the state changes
+
+    def _enter(self, state: State) -> None:
+        if state.name not in TRANSITIONS[self._state.name]:
+            raise AssertionError(f"no way from {self._state.name} to {state.name}")
+        self._state = state
+
+    def _xid(self) -> int:
+        return self._rng.getrandbits(32)
+
+
+def read_server(message: Dhcp4Message) -> bytes | None:
+    """The raw value of option 54."""
+    return message.get(Option.SERVER_ID)
+
+
+def _secs(elapsed_s: float) -> int:
+    return min(max(int(elapsed_s), 0), MAX_SECS)
+
+
+def _finite(instant: float) -> float | None:
+    return None if instant == float("inf") else instant

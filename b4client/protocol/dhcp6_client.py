@@ -1,0 +1,186 @@
+"""The stateless DHCPv6 client (RFC 8415 18.2.6): asks for option 88 and the S46 containers, and asks again in time.
+
+Pure: every method takes ``now`` (boot-clock seconds) and returns what is to be sent; the caller multicasts it.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from b4client.model.errors import WireError
+from b4client.protocol.backoff import MAX_RT_VALID, Dhcp6Retransmission
+from b4client.protocol.counters import Counters
+from b4client.wire import dhcp6
+from b4client.wire.dhcp6 import Dhcp6Message, MessageType, Option
+
+INF_MAX_DELAY_S = 1.0
+INF_TIMEOUT_S = 1.0
+INF_MAX_RT_S = 3600.0
+IRT_DEFAULT_S = 86400
+IRT_MINIMUM_S = 600
+INFINITY = 0xFFFFFFFF
+MIN_REASK_S = 30.0
+"""Exchanges started by link changes are at least this far apart [D-13]."""
+
+REQUESTED_OPTIONS = (
+    Option.INFORMATION_REFRESH_TIME,
+    Option.INF_MAX_RT,
+    Option.DHCP4_O_DHCP6_SERVER,
+    Option.S46_CONT_MAPE,
+    Option.S46_CONT_LW,
+    Option.S46_PRIORITY,
+)
+"""The Option Request Option of every INFORMATION-REQUEST: 32 and 83 are a MUST [D-3], 88 also while 4o6 is stopped [D-1],
+the containers that we implement [D-2], and their order of preference."""
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Nothing to send: not started, or no link."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delaying:
+    """Waiting a random moment before the first message of an exchange (RFC 8415 18.2.6 [D-5])."""
+
+    send_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """An INFORMATION-REQUEST is out. ``wait_s`` is the present retransmission time."""
+
+    transaction_id: int
+    began_at: float
+    wait_s: float
+    resend_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Informed:
+    """The last Reply holds until ``refresh_at`` (None: for ever)."""
+
+    refresh_at: float | None
+
+
+State = Idle | Delaying | Asking | Informed
+
+
+class Dhcp6Client:
+    """One interface's INFORMATION-REQUEST exchanges. It never gives up (MRC and MRD are 0)."""
+
+    def __init__(self, duid: bytes, *, start_delay: bool, rng: random.Random, counters: Counters) -> None:
+        self._duid = duid
+        self._start_delay = start_delay
+        self._rng = rng
+        self._counters = counters
+        self._state: State = Idle()
+        self._inf_max_rt_s = INF_MAX_RT_S
+        self._last_start = float("-inf")
+
+    @property
+    def state(self) -> State:
+        """Where the exchange stands."""
+        return self._state
+
+    def deadline(self) -> float | None:
+        """When ``wake`` has something to do."""
+        match self._state:
+            case Delaying(send_at):
+                return send_at
+            case Asking(resend_at=at):
+                return at
+            case Informed(refresh_at):
+                return refresh_at
+        return None
+
+    def start(self, now: float, *, opportunistic: bool = False) -> list[bytes]:
+        """Begin an exchange. An ``opportunistic`` one (the link may have changed) keeps its distance to the last."""
+        delay = self._rng.uniform(0, INF_MAX_DELAY_S) if self._start_delay else 0.0
+        if opportunistic:
+            delay = max(delay, self._last_start + MIN_REASK_S - now)
+        if delay > 0:
+            self._state = Delaying(now + delay)
+            return []
+        return self._ask(now)
+
+    def stop(self) -> None:
+        """The link is gone."""
+        self._state = Idle()
+
+    def wake(self, now: float) -> list[bytes]:
+        """Do what is due at ``now``; the messages to multicast."""
+        match self._state:
+            case Delaying(send_at) if now >= send_at:
+                return self._ask(now)
+            case Asking(transaction_id, began_at, wait_s, resend_at) if now >= resend_at:
+                wait_s = self._times().next_s(wait_s, self._rng)
+                self._state = Asking(transaction_id, began_at, wait_s, now + wait_s)
+                return [self._message(transaction_id, now - began_at)]
+            case Informed(refresh_at) if refresh_at is not None and now >= refresh_at:
+                return self.start(now)
+        return []
+
+    def received(self, data: bytes, now: float) -> Dhcp6Message | None:
+        """The Reply in ``data`` if it answers us (RFC 8415 16.10 [D-8]); None (and a count) if not."""
+        try:
+            message = dhcp6.decode(data)
+        except WireError:
+            self._counters.count("drop-datagram-malformed")
+            return None
+        if message.msg_type != MessageType.REPLY:
+            self._counters.count("drop-datagram-unexpected-type")
+            return None
+        state = self._state
+        if not isinstance(state, Asking) or message.transaction_id != state.transaction_id:
+            self._counters.count("drop-reply-foreign-transaction")
+            return None
+        if message.get(Option.SERVERID) is None:
+            self._counters.count("drop-reply-without-server-id")
+            return None
+        if message.get(Option.CLIENTID) != self._duid:
+            self._counters.count("drop-reply-foreign-client-id")
+            return None
+        self._counters.count("received-reply")
+        self._take_max_rt(message)
+        self._state = Informed(self._refresh_at(message, now))
+        return message
+
+    def _times(self) -> Dhcp6Retransmission:
+        return Dhcp6Retransmission(INF_TIMEOUT_S, self._inf_max_rt_s)
+
+    def _ask(self, now: float) -> list[bytes]:
+        transaction_id = self._rng.getrandbits(24)
+        wait_s = self._times().first_s(self._rng)
+        self._state = Asking(transaction_id, now, wait_s, now + wait_s)
+        self._last_start = now
+        return [self._message(transaction_id, 0.0)]
+
+    def _message(self, transaction_id: int, elapsed_s: float) -> bytes:
+        options = (
+            (int(Option.CLIENTID), self._duid),
+            (int(Option.ELAPSED_TIME), dhcp6.encode_elapsed(elapsed_s)),
+            (int(Option.ORO), dhcp6.encode_oro(REQUESTED_OPTIONS)),
+        )
+        return dhcp6.encode(Dhcp6Message(MessageType.INFORMATION_REQUEST, transaction_id, options))
+
+    def _take_max_rt(self, message: Dhcp6Message) -> None:
+        """INF_MAX_RT, also from a Reply that carries a failure status [D-9]."""
+        value = _seconds(message.get(Option.INF_MAX_RT))
+        if value is not None and value in MAX_RT_VALID:
+            self._inf_max_rt_s = float(value)
+
+    def _refresh_at(self, message: Dhcp6Message, now: float) -> float | None:
+        """RFC 8415 21.23 [D-10]. A malformed option is as if absent."""
+        value = _seconds(message.get(Option.INFORMATION_REFRESH_TIME))
+        if value == INFINITY:
+            return None
+        return now + max(IRT_DEFAULT_S if value is None else value, IRT_MINIMUM_S)
+
+
+def _seconds(value: bytes | None) -> int | None:
+    try:
+        return None if value is None else dhcp6.decode_seconds(value)
+    except WireError:
+        return None
