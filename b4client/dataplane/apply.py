@@ -126,7 +126,8 @@ class Dataplane:
             return Encapsulation.KERNEL
         if wanted is Encapsulation.KERNEL:
             raise DataplaneError(
-                "make a kernel softwire", "this kernel has no ip6_tunnel driver",
+                "make a kernel softwire",
+                "this kernel has no ip6_tunnel driver",
                 remedy="modprobe ip6_tunnel, install the kernel's module package, or use encapsulation = userspace.",
             )
         if found.userspace is not None:
@@ -248,7 +249,8 @@ class Dataplane:
         pump = userspace.running(self._device, run_dir=self._run_dir)
         if not (present.kind == "ip6tnl" and present.ours) and pump is None:
             raise DataplaneError(
-                f"make the softwire {self._device}", f"an interface of that name exists ({present.kind or 'unknown kind'})",
+                f"make the softwire {self._device}",
+                f"an interface of that name exists ({present.kind or 'unknown kind'})",
                 remedy="Remove it, or choose another name with softwire.device or --device.",
             )
 
@@ -256,7 +258,9 @@ class Dataplane:
         changed = False
         for path, value in wanted:
             present = sysctl.read(path)
-            if present == value or (present is not None and path.endswith(("arp_ignore", "arp_announce")) and present > value):
+            if present == value or (
+                present is not None and path.endswith(("arp_ignore", "arp_announce")) and present > value
+            ):
                 continue  # a stricter setting of the operator's is as good
             if memory is not None and present is not None:
                 memory.sysctls.setdefault(path, present)
@@ -390,7 +394,9 @@ class Dataplane:
             missing.append("the NAT rules")
         if missing:
             raise DataplaneError(
-                "set up the softwire", f"{', '.join(missing)} did not stay", transient=True,
+                "set up the softwire",
+                f"{', '.join(missing)} did not stay",
+                transient=True,
                 remedy="Another program removes it: look for network managers and firewalls that own all interfaces.",
             )
 
@@ -418,7 +424,7 @@ class Dataplane:
             pump = userspace.running(self._device, run_dir=self._run_dir)
             if pump is not None or memory.kind == "tun":
                 userspace.stop(self._device, run_dir=self._run_dir)
-            if present is not None and (memory.device == self._device or present.kind == "ip6tnl" and present.ours):
+            if present is not None and (memory.device == self._device or (present.kind == "ip6tnl" and present.ours)):
                 rtnl.delete_link(self._device)
 
         def remove_addresses() -> None:

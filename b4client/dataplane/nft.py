@@ -66,7 +66,10 @@ def _refused(what: str, error: str) -> DataplaneError:
         return DataplaneError(what, "not permitted", errno=1, remedy="Run as root, or with CAP_NET_ADMIN.")
     if "not supported" in error or "Protocol error" in error:
         return DataplaneError(
-            what, reason, errno=95, remedy="The kernel lacks a part of nf_tables (CONFIG_NF_TABLES, NFT_NAT, NFT_CT ...)."
+            what,
+            reason,
+            errno=95,
+            remedy="The kernel lacks a part of nf_tables (CONFIG_NF_TABLES, NFT_NAT, NFT_CT ...).",
         )
     return DataplaneError(what, reason, transient="busy" in error.lower())
 

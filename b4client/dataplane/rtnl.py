@@ -141,7 +141,7 @@ def observe_link(name: str) -> LinkState | None:
         for address in ipr.get_addr(family=socket.AF_INET6, index=index):
             flags = address.get_attr("IFA_FLAGS") or address["flags"]
             unusable = IFA_F_DADFAILED | IFA_F_DEPRECATED
-            if flags & unusable or flags & IFA_F_TENTATIVE and not flags & IFA_F_OPTIMISTIC:
+            if flags & unusable or (flags & IFA_F_TENTATIVE and not flags & IFA_F_OPTIMISTIC):
                 continue
             # For a point-to-point address IFA_ADDRESS is the peer's.
             value = IPv6Address(address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS"))
@@ -157,7 +157,9 @@ def observe_link(name: str) -> LinkState | None:
             kind=_kind(message),
             up=bool(flags & IFF_UP and flags & IFF_LOWER_UP),
             mtu=message.get_attr("IFLA_MTU") or 0,
-            hardware_address=bytes.fromhex(hardware.replace(":", "")) if hardware and message["ifi_type"] == 1 else None,
+            hardware_address=bytes.fromhex(hardware.replace(":", ""))
+            if hardware and message["ifi_type"] == 1
+            else None,
             link_local=link_local,
             addresses=(*stable, *temporary),
         )
@@ -271,7 +273,10 @@ def path_mtu(destination: IPv6Address) -> int | None:
 def create_ip6tnl(name: str, wan_index: int, local: IPv6Address, remote: IPv6Address, mtu: int) -> None:
     """Make the kernel's IPv4-in-IPv6 tunnel, plain IPv6 headers without encapsulation limit (RFC 2473 5.1), traffic
     class copied from the inner packet (RFC 6333 7.1)."""
-    _do(f"create the tunnel {name}", lambda ipr: ipr.link("add", ifname=name, **_tunnel(wan_index, local, remote), mtu=mtu))
+    _do(
+        f"create the tunnel {name}",
+        lambda ipr: ipr.link("add", ifname=name, **_tunnel(wan_index, local, remote), mtu=mtu),
+    )
 
 
 def change_ip6tnl(name: str, wan_index: int, local: IPv6Address, remote: IPv6Address) -> None:
@@ -387,7 +392,9 @@ def add_address6(name: str, address: IPv6Address) -> None:
     if found & (IFA_F_DADFAILED | IFA_F_TENTATIVE):
         delete_address6(name, address)
         reason = "another host has it already" if found & IFA_F_DADFAILED else "duplicate address detection did not end"
-        raise DataplaneError(f"use {address} on {name}", reason, remedy="Check the delegated prefix and the BR's binding.")
+        raise DataplaneError(
+            f"use {address} on {name}", reason, remedy="Check the delegated prefix and the BR's binding."
+        )
 
 
 def delete_address6(name: str, address: IPv6Address) -> None:
@@ -410,7 +417,9 @@ def add_route4(name: str, destination: IPv4Network, metric: int) -> None:
     for other, other_metric, oif in _routes4():
         if (other, other_metric) == (destination, metric) and oif != index:
             raise DataplaneError(
-                what, "another route like it exists", errno=errno.EEXIST,
+                what,
+                "another route like it exists",
+                errno=errno.EEXIST,
                 remedy="Choose another softwire.route_metric, or set softwire.default_route = false.",
             )
     # "default" is refused by the kernel when it comes from pyroute2 0.9.

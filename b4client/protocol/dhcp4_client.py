@@ -283,7 +283,9 @@ class Dhcp4Client:
                 return [Lost("no server confirmed the stored lease"), *self._fail(now, "reboot-timeout", "no answer")]
             # RFC 2131 3.2 step 3: without an answer the lease may be used for the rest of its time.
             self._enter(Bound(state.lease))
-            note = Noted("reboot-unconfirmed", "warning", "no server answered: the stored lease is used until it expires")
+            note = Noted(
+                "reboot-unconfirmed", "warning", "no server answered: the stored lease is used until it expires"
+            )
             return [note, Gained(state.lease), *self.wake(now)]
         attempt = state.attempt + 1 if state.xid is not None else 0
         xid = self._xid() if state.xid is None else state.xid
@@ -302,9 +304,7 @@ class Dhcp4Client:
         secs = _secs(now - began_at)
         resend_at = now + backoff.dhcp4_delay_s(attempt, self._rng)
         self._enter(Selecting(xid, began_at, secs, attempt, resend_at))
-        message = self._compose.discover(
-            xid, secs, previous=self._previous, hint=self._settings.psid_len_hint
-        )
+        message = self._compose.discover(xid, secs, previous=self._previous, hint=self._settings.psid_len_hint)
         return [Query(message, False, "DHCPDISCOVER")]
 
     def _select(self, state: Selecting, now: float) -> list[Output]:
@@ -357,8 +357,10 @@ class Dhcp4Client:
                     return self._acknowledged_offer(state, message, now)
                 case Requesting(offer=offer) if kind == MessageType.NAK:
                     return self._refused(message, now, asked=offer)
-                case InitReboot(lease=lease, requested_at=at) | Renewing(lease=lease, requested_at=at) | Rebinding(
-                    lease=lease, requested_at=at
+                case (
+                    InitReboot(lease=lease, requested_at=at)
+                    | Renewing(lease=lease, requested_at=at)
+                    | Rebinding(lease=lease, requested_at=at)
                 ):
                     if kind == MessageType.ACK:
                         return self._extended(lease, at, message, now)

@@ -47,7 +47,12 @@ KEPT_OPTIONS = frozenset(
         Option.DOMAIN_SEARCH,
     }
 )
-_NO_HOST = (IPv4Network("0.0.0.0/8"), IPv4Network("127.0.0.0/8"), IPv4Network("169.254.0.0/16"), IPv4Network("224.0.0.0/3"))
+_NO_HOST = (
+    IPv4Network("0.0.0.0/8"),
+    IPv4Network("127.0.0.0/8"),
+    IPv4Network("169.254.0.0/16"),
+    IPv4Network("224.0.0.0/3"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +132,7 @@ class Composer:
 
     def reboot(self, xid: int, secs: int, lease: Lease4) -> Dhcp4Message:
         """REQUEST in INIT-REBOOT: U = 0, the stored 50 and 159, no 54."""
-        return self._message(
-            MessageType.REQUEST, xid, secs=secs, requested=lease.address, params=_params(lease.ports)
-        )
+        return self._message(MessageType.REQUEST, xid, secs=secs, requested=lease.address, params=_params(lease.ports))
 
     def extend(self, xid: int, secs: int, lease: Lease4) -> Dhcp4Message:
         """REQUEST in RENEWING (U = 1) and REBINDING (U = 0): ciaddr and 159, neither 50 nor 54."""

@@ -57,11 +57,12 @@ def read_reply(reply: Dhcp6Message, counters: Counters) -> Provisioning:
         counters.count("ignored-container-unsupported")
         problems.append("MAP-T container (95) ignored: not implemented")
     return Provisioning(
-        servers_4o6=read(Option.DHCP4_O_DHCP6_SERVER, "option 88", "ignored-option88-malformed", dhcp4o6.decode_servers),
-        lw4o6=read(
-            Option.S46_CONT_LW, "lw4o6 container (96)", "ignored-container-malformed", softwire46.decode_lw4o6
+        servers_4o6=read(
+            Option.DHCP4_O_DHCP6_SERVER, "option 88", "ignored-option88-malformed", dhcp4o6.decode_servers
         ),
+        lw4o6=read(Option.S46_CONT_LW, "lw4o6 container (96)", "ignored-container-malformed", softwire46.decode_lw4o6),
         map_e=read(Option.S46_CONT_MAPE, "MAP-E container (94)", "ignored-container-malformed", softwire46.decode_mape),
-        priority=read(Option.S46_PRIORITY, "option 111", "ignored-priority-malformed", softwire46.decode_priority) or (),
+        priority=read(Option.S46_PRIORITY, "option 111", "ignored-priority-malformed", softwire46.decode_priority)
+        or (),
         problems=tuple(problems),
     )
