@@ -97,7 +97,7 @@ class Daemon:
                 rng=random.Random(int.from_bytes(os.urandom(16), "big")),  # noqa: S311 - xids and jitter
             )
             self._socket: DhcpSocket | None = DhcpSocket(self._loop, settings.wan, self._received)
-            undo.callback(lambda: self._socket and self._socket.close())
+            undo.callback(self._close_socket)
             self._timer = clock.BootTimer(self._loop, lambda: self.post(events.Woke()))
             undo.callback(self._timer.close)
             doorbell = Doorbell(self._loop, lambda: self._start(self._look_at_link()))
@@ -259,6 +259,10 @@ class Daemon:
         """The checks that need no answer before the first message: they run while it is on its way."""
         await self._in_worker(self._dataplane.probe)
 
+    def _close_socket(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+
     async def _look_at_link(self) -> None:
         old, new = self._link, await self._in_worker(lambda: rtnl.observe_link(self._config.wan))
         if new == old:
@@ -266,8 +270,7 @@ class Daemon:
         self._link = new
         replaced = new is not None and (self._socket is None or self._socket.index != new.index)
         if new is None or replaced:
-            if self._socket is not None:
-                self._socket.close()
+            self._close_socket()
             self._socket = DhcpSocket(self._loop, self._config.wan, self._received) if new is not None else None
         moved = new is not None and new.up and (replaced or old is None or not old.up)
         self.post(self._link_event(new, moved=moved))

@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
+from b4client.model.errors import WireError
 from b4client.model.lease import Lease4, StoredLease
 from b4client.model.portset import PortSet
 from b4client.wire import identity
@@ -65,7 +66,7 @@ class Store:
             return identity.Duid(stored).data
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, identity.WireError) as error:
+        except (OSError, ValueError, WireError) as error:
             self._set_aside(self._duid_file, error)
         made = identity.duid_ll(1, hardware_address) if hardware_address else identity.duid_uuid(uuid.uuid4().bytes)
         self._write(self._duid_file, made.data.hex() + "\n")

@@ -147,7 +147,7 @@ class Dataplane:
     # ---- install
 
     def install(self, config: SoftwireConfig) -> Applied:
-        """Make the kernel as ``config`` wants. Idempotent; all or nothing. Raises DataplaneError (and the old state holds)."""
+        """Make the kernel as ``config`` wants. Idempotent; all or nothing: on DataplaneError the old state holds."""
         found = self.probe()
         wan = rtnl.observe_link(config.wan)
         if wan is None:
@@ -287,7 +287,7 @@ class Dataplane:
         if listing is not None and old:
             undo.add("NAT rules", lambda: rules.run("bring back the NAT rules", old))
         else:
-            undo.add("NAT rules", lambda: self._delete_tables())
+            undo.add("NAT rules", self._delete_tables)
         memory.ruleset = target.ruleset
         memory.listing = digest(self._listing(target.tables))
         self._file.save(memory)

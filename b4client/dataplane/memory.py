@@ -15,8 +15,8 @@ from typing import Any
 
 @dataclass(slots=True)
 class Memory:
-    """``ruleset`` is the nft text last applied and ``listing`` the digest of what the kernel then listed; ``sysctls`` are
-    values from before we changed them; ``wan_addresses`` are ours on ``wan``; ``address`` is the public one whose
+    """``ruleset`` is the nft text last applied and ``listing`` the digest of what the kernel then listed; ``sysctls``
+    are values from before we changed them; ``wan_addresses`` are ours on ``wan``; ``address`` is the public one whose
     conntrack entries are ours."""
 
     device: str = ""

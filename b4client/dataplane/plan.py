@@ -1,14 +1,14 @@
 """The plan: a SoftwireConfig as the exact kernel state that makes it true. Pure; two equal plans mean the same kernel.
 
-Where the address lives. The public IPv4 address is a /32 of the softwire device: locally generated traffic then takes it
-as its source like any other address, and is translated into the port set like forwarded traffic. Nothing answers for it
-on a link with ARP: the softwire has none, ``arp_ignore``/``arp_announce`` keep it out of ARP on the other interfaces, and
-an nft table of family ``arp`` drops what would name it all the same (RFC 7618 7.1 [S-15]).
+Where the address lives. The public IPv4 address is a /32 of the softwire device: locally generated traffic then takes
+it as its source like any other address, and is translated into the port set like forwarded traffic. Nothing answers for
+it on a link with ARP: the softwire has none, ``arp_ignore``/``arp_announce`` keep it out of ARP on other interfaces,
+and an nft table of family ``arp`` drops what would name it all the same (RFC 7618 7.1 [S-15]).
 
 Which ports. A new flow gets its port from conntrack, from one range of the set: the one range of an lw4o6 set, else for
 UDP the range that the inner endpoint hashes to (so that one socket keeps one outer port towards all peers, RFC 4787
-REQ-1, as far as that range has room) and else a random one. Behind it the guard lets nothing out whose source is not the
-address with a port of the set: ``port & mask == value and port >= floor`` is exactly membership, at constant cost.
+REQ-1, as far as that range has room) and else a random one. Behind it the guard lets nothing out whose source is not
+the address with a port of the set: ``port & mask == value and port >= floor`` is exactly membership, at constant cost.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from b4client.model.softwire import IPV6_HEADER_LEN, Encapsulation, PortForward,
 COUNTERS = ("in_drop", "out_drop", "guard_drop", "link_local_drop", "not_lan_drop", "not_forwarded")
 """Named counters of the table: packets and octets by fate.
 
-``in_drop`` came for another subscriber or matched no flow, ``out_drop`` could not be translated (protocol without ports),
-``guard_drop`` would have left with a source outside the port set, ``link_local_drop`` had a 169.254/16 address,
-``not_lan_drop`` came from a network that may not use the softwire, ``not_forwarded`` was inbound on a port of the set that
-no port forward leads anywhere.
+``in_drop`` came for another subscriber or matched no flow, ``out_drop`` could not be translated (protocol without
+ports), ``guard_drop`` would have left with a source outside the port set, ``link_local_drop`` had a 169.254/16 address,
+``not_lan_drop`` came from a network that may not use the softwire, ``not_forwarded`` was inbound on a port of the set
+that no port forward leads anywhere.
 """
 PORT_PROTOCOLS = "{ tcp, udp, udplite, dccp, sctp }"
 LINK_LOCAL_V4 = IPv4Network("169.254.0.0/16")
@@ -221,10 +221,11 @@ def _forward_maps(address: IPv4Address, forwards: tuple[PortForward, ...]) -> li
 
 
 def _timeouts(settings: SoftwireSettings) -> list[str]:
-    """Timeouts of our flows only (RFC 4787 REQ-5, RFC 5382 REQ-5). ICMP queries live 60 s or less in nft's vocabulary of
-    timeouts only through the kernel's own setting, so ``icmp`` is not here but a sysctl of the network namespace."""
+    """Timeouts of our flows only (RFC 4787 REQ-5, RFC 5382 REQ-5). ICMP queries live 60 s or less in nft's vocabulary
+    of timeouts only through the kernel's own setting, so ``icmp`` is not here but a sysctl of the network namespace."""
     t = settings.timeouts
-    # An embryonic or half-closed connection is transitory; TIME_WAIT stays as the kernel has it, since it reuses the port.
+    # An embryonic or half-closed connection is transitory; TIME_WAIT stays as the kernel has it, since it reuses the
+    # port.
     states = ", ".join(f"{state} : {t.tcp_transitory}" for state in ("syn_recv", "fin_wait", "close_wait", "last_ack"))
     return [
         "  ct timeout tcp_flows {",
@@ -354,7 +355,8 @@ def _source_nat(device: str, address: IPv4Address, ports: PortSet | None, forwar
         n = ports.range_count
         tried = "ip saddr . th sport . ip daddr . th dport"
         choose = [
-            "    # UDP: the same inner endpoint keeps its outer port; when that range is full a second try goes elsewhere",
+            "    # UDP: the same inner endpoint keeps its outer port; "
+            "when that range is full a second try goes elsewhere",
             f"    meta l4proto {{ udp, udplite }} {tried} != @udp_tried add @udp_tried {{ {tried} }} "
             f"snat ip to jhash ip saddr . th sport mod {n} seed {HASH_SEED:#x} map @ranges",
             f"    {everything} snat ip to numgen random mod {n} map @ranges",

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from typing import Any, TypeVar
 
@@ -137,7 +137,9 @@ def observe_link(name: str) -> LinkState | None:
         if message is None:
             return None
         index = message["index"]
-        link_local, stable, temporary = None, [], []
+        link_local: IPv6Address | None = None
+        stable: list[IPv6Address] = []
+        temporary: list[IPv6Address] = []
         for address in ipr.get_addr(family=socket.AF_INET6, index=index):
             flags = address.get_attr("IFA_FLAGS") or address["flags"]
             unusable = IFA_F_DADFAILED | IFA_F_DEPRECATED
@@ -248,7 +250,7 @@ def _routes4() -> list[tuple[IPv4Network, int, int | None]]:
 
 
 def path_mtu(destination: IPv6Address) -> int | None:
-    """IPv6 MTU of the route to ``destination`` in octets: what was learnt from the path, the route's own, or the link's.
+    """IPv6 MTU of the route to ``destination`` in octets: learnt from the path, the route's own, or the link's.
 
     None when there is no route.
     """
@@ -327,9 +329,13 @@ def _index(name: str) -> int:
 
 def delete_link(name: str) -> None:
     """Remove a device if it is there."""
+
+    def delete(ipr: Any, index: int) -> object:
+        return ipr.link("del", index=index)
+
     with _route_socket() as ipr:
         for index in ipr.link_lookup(ifname=name):
-            _do(f"delete {name}", lambda i, index=index: i.link("del", index=index), fine=frozenset({errno.ENODEV}))
+            _do(f"delete {name}", partial(delete, index=index), fine=frozenset({errno.ENODEV}))
 
 
 def set_link(name: str, *, up: bool | None = None, mtu: int | None = None) -> None:
@@ -399,19 +405,21 @@ def add_address6(name: str, address: IPv6Address) -> None:
 
 def delete_address6(name: str, address: IPv6Address) -> None:
     """Remove our softwire address if it (and the interface) is there."""
+
+    def remove(ipr: Any, index: int) -> object:
+        return ipr.addr("del", index=index, address=str(address), prefixlen=128, family=socket.AF_INET6)
+
     with _route_socket() as ipr:
         for index in ipr.link_lookup(ifname=name):
             _do(
                 f"remove {address} from {name}",
-                lambda i, index=index: i.addr(
-                    "del", index=index, address=str(address), prefixlen=128, family=socket.AF_INET6
-                ),
+                partial(remove, index=index),
                 fine=frozenset({errno.EADDRNOTAVAIL, errno.ENODEV}),
             )
 
 
 def add_route4(name: str, destination: IPv4Network, metric: int) -> None:
-    """Add a route through the softwire. Another route of the same destination and metric is the operator's: an error."""
+    """Add a route through the softwire. Another one of the same destination and metric is the operator's: an error."""
     index = _index(name)
     what = f"add the route {destination} metric {metric} through {name}"
     for other, other_metric, oif in _routes4():

@@ -26,5 +26,6 @@ def write(path: str, value: str) -> None:
             f"set {path} to {value}",
             error.strerror or str(error),
             errno=error.errno or 0,
-            remedy=f"Set it from outside (sysctl -w {path.replace('/', '.')}={value}) where /proc/sys is read-only here.",
+            remedy=f"Set it from outside (sysctl -w {path.replace('/', '.')}={value}) "
+            "where /proc/sys is read-only here.",
         ) from None

@@ -18,9 +18,10 @@ MAX_RT_VALID = range(60, 86401)
 
 
 def dhcp4_delay_s(attempt: int, rng: random.Random) -> float:
-    """Wait after the ``attempt``-th transmission (0-based): 4, 8, 16, 32, 64, 64 ... each +-1 s (RFC 2131 4.1 [S-2])."""
+    """Wait after transmission number ``attempt`` (from 0): 4, 8, 16, 32, 64, 64 ... each +-1 s (RFC 2131 4.1 [S-2])."""
     # The exponent is capped before the power is taken: an attempt counter may grow for months.
-    return min(DHCP4_FIRST_S * 2 ** min(attempt, 8), DHCP4_MAX_S) + rng.uniform(-DHCP4_JITTER_S, DHCP4_JITTER_S)
+    wait = min(DHCP4_FIRST_S * 2.0 ** min(attempt, 8), DHCP4_MAX_S)
+    return wait + rng.uniform(-DHCP4_JITTER_S, DHCP4_JITTER_S)
 
 
 def renew_delay_s(now: float, until: float) -> float:
@@ -31,7 +32,7 @@ def renew_delay_s(now: float, until: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Dhcp6Retransmission:
-    """The times of one DHCPv6 exchange (RFC 8415 15): initial and maximum retransmission time in seconds, 0 = no maximum."""
+    """The times of one DHCPv6 exchange (RFC 8415 15): first and greatest retransmission time (0: no limit), seconds."""
 
     irt_s: float
     mrt_s: float

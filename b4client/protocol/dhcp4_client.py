@@ -5,9 +5,9 @@ outputs in order; who may be asked, and from which address, is the agent's affai
 
 Decisions where the RFCs leave room:
 
-- A lease counts from the *first* REQUEST sent with its xid (SELECTING and INIT-REBOOT keep the xid over retransmissions).
-  RENEWING and REBINDING take a new xid for each REQUEST and believe only answers to the newest, so that a late answer
-  never shortens the lease.
+- A lease counts from the *first* REQUEST sent with its xid (SELECTING and INIT-REBOOT keep the xid over
+  retransmissions). RENEWING and REBINDING take a new xid for each REQUEST and believe only answers to the newest, so
+  that a late answer never shortens the lease.
 - After a refusal the next DISCOVER waits longer each time (0, 4, 8 ... 64 s), until a lease was held again.
 - An ACK that misses option 159 for a shared offer or lease is refused (RFC 7618 6 step 4 makes it a MUST).
 """
@@ -41,7 +41,7 @@ from b4client.wire.dhcp4 import BOOTREPLY, Dhcp4Message, MessageType, Option
 
 START_DELAY_S = (1.0, 10.0)
 REQUEST_SENDS = 5
-"""REQUESTs to one offer: 4 + 8 + 16 + 32 s of waiting are the 60 s of RFC 2131 3.1.5 [S-3]; the last wait ends the try."""
+"""REQUESTs to one offer: 4 + 8 + 16 + 32 s of waiting are the 60 s of RFC 2131 3.1.5 [S-3]; a last wait ends it."""
 REBOOT_SENDS = 3
 MAX_OFFERS = 16
 MAX_SECS = 0xFFFF

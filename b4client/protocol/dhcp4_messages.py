@@ -1,4 +1,4 @@
-"""DHCPv4 messages of the client inside 4o6: requirements table T (RFC 2131 4.3.6 and 4.4.1, RFC 7341 8, RFC 7618 5 to 7).
+"""DHCPv4 messages of the client inside 4o6: requirements table T (RFC 2131 4.3.6, 4.4.1; RFC 7341 8; RFC 7618 5 to 7).
 
 Writing: one function per row of the table. Reading: what an OFFER, ACK or NAK must be before it is believed.
 """
@@ -191,7 +191,8 @@ def read_lease(
     """The lease that an ACK grants, counted from ``requested_at`` [S-6].
 
     ``wanted`` is the port set of the offer or lease that the ACK answers: an ACK that then misses option 159 breaks
-    RFC 7618 6 step 4 and is refused, since taking the whole address would use other subscribers' ports. Raises OfferError.
+    RFC 7618 6 step 4 and is refused, since taking the whole address would use other subscribers' ports.
+    Raises OfferError.
     """
     granted = read_offer(message, counters)
     if wanted is not None and message.get(Option.V4_PORTPARAMS) is None:

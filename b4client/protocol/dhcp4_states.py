@@ -1,4 +1,4 @@
-"""The states of the DHCPv4 client, each with exactly what it knows, and the table of legal moves (RFC 2131 4.4 figure 5).
+"""The states of the DHCPv4 client, each with exactly what it knows, and the table of legal moves (RFC 2131 figure 5).
 
 All instants are boot-clock seconds. ``xid`` is what a reply must carry.
 """

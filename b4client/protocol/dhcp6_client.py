@@ -31,8 +31,8 @@ REQUESTED_OPTIONS = (
     Option.S46_CONT_LW,
     Option.S46_PRIORITY,
 )
-"""The Option Request Option of every INFORMATION-REQUEST: 32 and 83 are a MUST [D-3], 88 also while 4o6 is stopped [D-1],
-the containers that we implement [D-2], and their order of preference."""
+"""The Option Request Option of every INFORMATION-REQUEST: 32 and 83 are a MUST [D-3], 88 also while 4o6 is stopped
+[D-1], the containers that we implement [D-2], and their order of preference."""
 
 
 @dataclass(frozen=True, slots=True)
