@@ -65,9 +65,13 @@ class Gained:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """There is no lease any more: nothing of it may be used from now on."""
+    """There is no lease any more: nothing of it may be used from now on.
+
+    ``forget`` says that it is worth nothing even as a hint: a server refused it, or it was given back.
+    """
 
     reason: str
+    forget: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,9 +224,9 @@ class Dhcp4Client:
         outputs: list[Output] = []
         if lease is not None:
             message = self._compose.release(self._xid(), lease)
-            outputs = [Query(message, True, "DHCPRELEASE"), Lost("released")]
+            outputs = [Query(message, True, "DHCPRELEASE"), Lost("released", forget=True)]
         elif isinstance(self._state, InitReboot):
-            outputs = [Lost("released before it was confirmed")]
+            outputs = [Lost("released before it was confirmed", forget=True)]
         if not isinstance(self._state, Stopped):
             self._enter(Stopped())
         self._previous = None
@@ -430,7 +434,7 @@ class Dhcp4Client:
         held = not isinstance(self._state, Requesting)
         self._previous = None  # what was refused is not worth asking for again
         failed = self._fail(now, "nak", "the server refused (NAK)")
-        return [Lost("the server refused the lease (NAK)"), *failed] if held else failed
+        return [Lost("the server refused the lease (NAK)", forget=True), *failed] if held else failed
 
     def _fail(self, now: float, kind: str, text: str) -> list[Output]:
         wait = 0.0 if self._failures == 0 else backoff.dhcp4_delay_s(self._failures - 1, self._rng)
