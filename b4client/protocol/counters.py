@@ -6,6 +6,7 @@ COUNTERS: dict[str, str] = {
     "sent-information-request": "DHCPv6 INFORMATION-REQUESTs sent",
     "sent-query": "DHCPV4-QUERY messages sent, one for each server address",
     "sent-rate-limited": "messages held back by the rate limit of RFC 8415 14.1; the next retransmission replaces them",
+    "sent-no-source": "queries that could not leave: no IPv6 address of the scope that the server needs (RFC 7341 9)",
     "sent-failed": "messages that the kernel refused to send",
     "received-reply": "DHCPv6 Replies accepted",
     "received-offer": "DHCPOFFERs accepted as candidates",

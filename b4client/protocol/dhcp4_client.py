@@ -144,6 +144,10 @@ class Dhcp4Client:
 
     # ---- what the agent wants
 
+    def hint(self, previous: Lease4) -> None:
+        """The next DISCOVER asks for this address and port set first (RFC 7618 7 [S-18])."""
+        self._previous = previous
+
     def start(self, now: float, *, previous: Lease4 | None = None) -> list[Output]:
         """Look for a lease from the beginning (DISCOVER), preferring ``previous`` if it can be had again."""
         self._previous = previous or self._previous
@@ -272,7 +276,8 @@ class Dhcp4Client:
             self._enter(Init(now))
             # RFC 2131 4.4.5 [S-9]: any use ends at once, before anything new is tried.
             return [Lost("the lease expired"), *self.wake(now)]
-        if now >= lease.t2_at:
+        # REBINDING that an operator asked for before T2 goes on as REBINDING.
+        if now >= lease.t2_at or isinstance(self._state, Rebinding):
             return self._rebind(now, lease)
         return self._renew(now, lease)
 

@@ -1,0 +1,139 @@
+"""``b4client status`` for people: the daemon's answer as lines of text. What the answer lacks is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import IPv4Address
+from typing import Any
+
+from b4client.model.portset import PortSet
+from b4client.portmap import render_port_map
+
+LABEL = 14
+GOOD, BAD, DIM = "32", "1;31", "2"
+_NAMES = {"dns": "DNS", "ntp": "NTP", "domain": "domain", "mtu": "MTU", "domain_search": "search"}
+
+
+def render_status(answer: Mapping[str, Any], *, colour: bool = False, width: int = 64) -> list[str]:
+    """Lines for the ``arguments`` of the ``status`` command; ``width`` is that of the port map."""
+
+    def paint(text: str, code: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if colour else text
+
+    def line(label: str, text: str) -> str:
+        return f"{label:{LABEL}}{text}"
+
+    state, lease = str(answer.get("state", "?")), answer.get("lease")
+    softwire, dataplane = answer.get("softwire"), answer.get("dataplane") or {}
+    waiting = answer.get("waiting_for")
+    shown = paint(state, GOOD if waiting is None else BAD)
+    lines = [line("state", f"{shown} for {duration(answer.get('state_for_s'))}")]
+    if waiting is not None:
+        lines.append(line("waiting for", str(waiting)))
+    lines.append(line("WAN", _wan(answer.get("wan") or {})))
+    lines.append(line("provisioning", _provisioning(answer.get("provisioning") or {})))
+    if lease is not None:
+        lines += [line("address", _address(lease)), line("lease", _lease(lease))]
+        lines += [line(_NAMES.get(k, k), _option(k, v)) for k, v in (lease.get("options") or {}).items()]
+    if softwire is not None:
+        lines.append(line("softwire", f"{softwire['binding_ipv6_addr']} to {softwire['br_ipv6_addr']} (BR)"))
+        if softwire.get("problem"):
+            lines.append(line("", paint(f"problem: {softwire['problem']}", BAD)))
+    lines += [line("device" if i == 0 else "", text) for i, text in enumerate(_device(dataplane))]
+    if answer.get("store_problem"):
+        lines.append(line("storage", paint(str(answer["store_problem"]), BAD)))
+    ports = None if lease is None else lease.get("ports")
+    if ports is not None:
+        portset = PortSet(ports["offset"], ports["psid_len"], ports["psid"])
+        picture = render_port_map(portset, width=width, colour=colour)
+        lines += [
+            "",
+            line("ports", f"{portset}: {portset.port_count} in {portset.range_count} range(s), {_few(portset)}"),
+        ]
+        lines += [f"  {text}" for text in picture]
+    counted = {**(answer.get("counters") or {})}
+    noteworthy = {k: v for k, v in counted.items() if not k.startswith(("received-", "sent-query", "sent-information"))}
+    dropped = {k: v["packets"] for k, v in (dataplane.get("counters") or {}).items() if v.get("packets")}
+    for title, values in (("messages", noteworthy), ("NAT", dropped)):
+        if values:
+            lines.append(line(title, paint(", ".join(f"{k} {v}" for k, v in values.items()), DIM)))
+    return lines
+
+
+def duration(seconds: float | None) -> str:
+    """``seconds`` in the two largest units that matter: ``4 d 2 h``, ``3 min 20 s``, ``12 s``; None is for ever."""
+    if seconds is None:
+        return "ever"
+    whole = max(int(seconds), 0)
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        if whole >= size or (unit == "s" and not parts):
+            parts.append(f"{whole // size} {unit}")
+        whole %= size
+    return " ".join(parts[:2])
+
+
+def _wan(wan: Mapping[str, Any]) -> str:
+    addresses = [*wan.get("addresses", ()), *([wan["link_local"]] if wan.get("link_local") else [])]
+    up = "up" if wan.get("up") else "down"
+    return f"{wan.get('interface', '?')} {up}, MTU {wan.get('mtu', '?')}, {', '.join(addresses) or 'no IPv6 address'}"
+
+
+def _provisioning(p: Mapping[str, Any]) -> str:
+    if p.get("state") != "informed" and not p.get("containers") and p.get("servers_4o6") is None:
+        return "no answer of a DHCPv6 server yet"
+    servers = p.get("servers_4o6")
+    text = "no option 88" if servers is None else f"DHCP 4o6 server {', '.join(servers) or 'by multicast'}"
+    containers = ", ".join(p.get("containers", ())) or "no container"
+    return f"{text}; {containers}; refreshed in {duration(p.get('refresh_in_s'))}"
+
+
+def _address(lease: Mapping[str, Any]) -> str:
+    ports = lease.get("ports")
+    if ports is None:
+        return f"{lease['address']}, not shared"
+    return f"{lease['address']}, shared 1:{1 << ports['psid_len']}, {ports['port_count']} ports"
+
+
+def _lease(lease: Mapping[str, Any]) -> str:
+    text = f"from {lease['server_id']}, "
+    if lease.get("expires_in_s") is None:
+        return text + "for ever"
+    return f"{text}expires in {duration(lease['expires_in_s'])}, renewal in {duration(lease['t1_in_s'])}"
+
+
+def _option(name: str, value: str) -> str:
+    octets = bytes.fromhex(value)
+    if name in ("dns", "ntp") and octets and len(octets) % 4 == 0:
+        return ", ".join(str(IPv4Address(octets[i : i + 4])) for i in range(0, len(octets), 4))
+    if name == "mtu" and len(octets) == 2:
+        return str(int.from_bytes(octets, "big"))
+    if name == "domain":
+        # From the network, and on its way to a terminal: printable ASCII only.
+        return "".join(chr(o) if 0x20 < o < 0x7F else "?" for o in octets)
+    return value
+
+
+def _device(d: Mapping[str, Any]) -> list[str]:
+    if d.get("error"):
+        return [f"unknown: {d['error']}"]
+    if not d.get("kind"):
+        return ["no softwire device"]
+    kind = {"ip6tnl": "kernel (ip6tnl)", "tun": "userspace (TUN)"}.get(str(d["kind"]), str(d["kind"]))
+    lines = [f"{d['device']} {'up' if d.get('up') else 'down'}, {kind}, MTU {d.get('mtu')}"]
+    traffic = d.get("traffic") or {}
+    if traffic:
+        lines.append(
+            f"sent {traffic['tx_packets']} packets ({traffic['tx_bytes']} octets), "
+            f"received {traffic['rx_packets']} ({traffic['rx_bytes']})"
+        )
+    if d.get("routes"):
+        lines.append(f"routes {', '.join(d['routes'])}")
+    return lines
+
+
+def _few(ports: PortSet) -> str:
+    count = ports.range_count
+    if count <= 3:
+        return ", ".join(map(str, ports.ranges()))
+    return f"{ports.range_at(0)}, {ports.range_at(1)}, ..., {ports.range_at(count - 1)}"
