@@ -181,7 +181,7 @@ def _spawn(arguments: list[str], run_dir: Path) -> None:
 
 
 def _socket_name(device: str) -> str:
-    return f"softwire-{device}.sock"
+    return f"{device}.softwire"
 
 
 @contextlib.contextmanager

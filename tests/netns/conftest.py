@@ -76,5 +76,7 @@ def client_in(tmp_path: Path, encapsulation: str) -> Iterator[Callable[..., Clie
             if client.running:
                 client.stop()
         finally:
-            if testbed.cpe.pids() or "b4client" in testbed.cpe.run("nft", "list", "tables").stdout:
+            if testbed.cpe.exists and (
+                testbed.cpe.pids() or "b4client" in testbed.cpe.run("nft", "list", "tables").stdout
+            ):
                 testbed.down()

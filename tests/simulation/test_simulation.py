@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def test_a_client_that_does_not_stop_is_noticed(monkeypatch: pytest.MonkeyPatch)
         def overdue(self: Any, now: float, lease: Any) -> Any:
             if now < lease.expires_at:
                 return real(self, now, lease)
-            self._enter(Rebinding(lease, now, 1, now, now + 3600))
+            self._enter(Rebinding(replace(lease, expires_at=now + 3600), now, 1, now, now + 3600))
             return []
 
         return overdue
