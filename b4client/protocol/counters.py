@@ -32,7 +32,7 @@ COUNTERS: dict[str, str] = {
     "drop-offer-address": "OFFERs and ACKs of an address that is no host's",
     "drop-offer-without-server-id": "OFFERs and ACKs without (readable) Server Identifier",
     "drop-offer-portparams": "OFFERs and ACKs whose option 159 is malformed (RFC 7618 9)",
-    "drop-ack-lease-time": "ACKs without (readable, positive) lease time",
+    "drop-ack-lease-time": "ACKs without (readable, positive) lease time, or of a lease that had ended when they came",
     "drop-ack-without-portparams": "ACKs that miss option 159 although the offer or lease is a shared one (RFC 7618 6)",
     "drop-offer-surplus": "OFFERs beyond the number that is remembered",
     "warned-portparams-padding": "option 159 with bits set right of the PSID: masked off",

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 
 from b4client.model.errors import OfferError
 from b4client.model.lease import Lease4
+from b4client.model.portset import PortSet
 from b4client.model.settings import ProtocolSettings
 from b4client.protocol import backoff
 from b4client.protocol.counters import Counters
@@ -404,13 +405,7 @@ class Dhcp4Client:
         if read_server(message) not in (None, state.offer.server_id.packed):
             return self._drop("drop-response-other-server")
         try:
-            lease = read_lease(
-                message,
-                requested_at=state.requested_at,
-                wanted=state.offer.ports,
-                rng=self._rng,
-                counters=self._counters,
-            )
+            lease = self._granted(message, state.requested_at, state.offer.ports, now)
         except OfferError as error:
             # The server believes that we have it: asking it again would bring the same. Begin anew, later [P-3].
             self._counters.count(error.counter)
@@ -418,10 +413,15 @@ class Dhcp4Client:
         return self._bind(lease, now)
 
     def _extended(self, lease: Lease4, requested_at: float, message: Dhcp4Message, now: float) -> list[Output]:
-        granted = read_lease(
-            message, requested_at=requested_at, wanted=lease.ports, rng=self._rng, counters=self._counters
-        )
-        return self._bind(granted, now)
+        return self._bind(self._granted(message, requested_at, lease.ports, now), now)
+
+    def _granted(self, message: Dhcp4Message, requested_at: float, wanted: PortSet | None, now: float) -> Lease4:
+        """The lease of an ACK. Raises OfferError also when it has ended before the ACK came: never used, not even for
+        the moment until the next timer [S-6, S-9]."""
+        lease = read_lease(message, requested_at=requested_at, wanted=wanted, rng=self._rng, counters=self._counters)
+        if lease.expires_at <= now:
+            raise OfferError("the lease had ended when its ACK came", "drop-ack-lease-time")
+        return lease
 
     def _bind(self, lease: Lease4, now: float) -> list[Output]:
         self._counters.count("received-ack")
