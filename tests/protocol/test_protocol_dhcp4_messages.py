@@ -1,0 +1,524 @@
+"""The client's DHCPv4 messages: table T field by field, and what an OFFER or ACK must be (RFC 2131, 7341, 7618)."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from timescript import (
+    ADDRESS,
+    CLIENT_ID,
+    DNS,
+    MAC,
+    OTHER_ADDRESS,
+    PORTS,
+    PORTS_OCTETS,
+    SERVER,
+    Highest,
+    Lowest,
+    Middle,
+    Script,
+    Sent,
+    bound,
+    lease_at,
+    reply,
+)
+
+from b4client.model.errors import OfferError
+from b4client.model.lease import Lease4
+from b4client.model.portset import PortSet
+from b4client.protocol.counters import Counters
+from b4client.protocol.dhcp4_messages import Composer, Identity, read_lease, read_offer, usable_address
+from b4client.protocol.dhcp4_states import Offer
+from b4client.wire import dhcp4, softwire46
+from b4client.wire.dhcp4 import Dhcp4Message, MessageType, Option
+
+WHOLE = replace(lease_at(), ports=None)
+
+# ---- table T
+
+
+@dataclass(frozen=True)
+class Row:
+    """A column of table T: the script that brings the client to send it, and what it must be."""
+
+    send: Callable[[PortSet | None], Script]
+    kind: MessageType
+    unicast: bool
+    ciaddr: IPv4Address
+    requested: IPv4Address | None
+    server: IPv4Address | None
+    listed: bool
+    same_xid: bool = False
+
+
+def discovering(ports: PortSet | None) -> Script:
+    script = Script(several=False)
+    script.tell(script.client.start, previous=lease_at(ports=ports))
+    return script
+
+
+def selecting(ports: PortSet | None) -> Script:
+    """An offer that comes after two retransmissions of the DISCOVER (4 s, 12 s)."""
+    script = Script(several=False).to_selecting()
+    script.until(12.5)
+    script.offer(ports=ports)
+    return script
+
+
+def rebooting(ports: PortSet | None) -> Script:
+    script = Script(several=False)
+    script.tell(script.client.reboot, lease_at(ports=ports), in_use=False, usable=True)
+    return script
+
+
+def renewing(ports: PortSet | None) -> Script:
+    script = Script(several=False).to_bound(offer={"ports": ports}, ports=ports)
+    script.until(1800)
+    return script
+
+
+def rebinding(ports: PortSet | None) -> Script:
+    script = renewing(ports)
+    script.until(3150)
+    return script
+
+
+def releasing(ports: PortSet | None) -> Script:
+    script = Script(several=False).to_bound(offer={"ports": ports}, ports=ports)
+    script.now = 100.0
+    script.tell(script.client.release)
+    return script
+
+
+DISCOVER, REQUEST, RELEASE = MessageType.DISCOVER, MessageType.REQUEST, MessageType.RELEASE
+TABLE_T = {
+    "discover": Row(discovering, DISCOVER, False, dhcp4.ZERO, ADDRESS, None, True),
+    "selecting": Row(selecting, REQUEST, False, dhcp4.ZERO, ADDRESS, SERVER, True, same_xid=True),
+    "init-reboot": Row(rebooting, REQUEST, False, dhcp4.ZERO, ADDRESS, None, True),
+    "renewing": Row(renewing, REQUEST, True, ADDRESS, None, None, True),
+    "rebinding": Row(rebinding, REQUEST, False, ADDRESS, None, None, True),
+    "release": Row(releasing, RELEASE, True, ADDRESS, None, SERVER, False),
+}
+rows = pytest.mark.parametrize("row", TABLE_T.values(), ids=TABLE_T)
+sharing = pytest.mark.parametrize("ports", [PORTS, PortSet(0, 2, 3), None], ids=["shared", "one range", "unshared"])
+
+
+@rows
+@sharing
+def test_table_t(row: Row, ports: PortSet | None) -> None:
+    """Every option that is there is one that the table wants, with its value; nothing else is there."""
+    script = row.send(ports)
+    sent = script.last
+    expected: dict[int, bytes] = {Option.MESSAGE_TYPE: bytes((row.kind,)), Option.CLIENT_ID: CLIENT_ID}
+    if row.requested is not None:
+        expected[Option.REQUESTED_ADDRESS] = row.requested.packed
+    if row.server is not None:
+        expected[Option.SERVER_ID] = row.server.packed
+    if ports is not None:
+        expected[Option.V4_PORTPARAMS] = bytes.fromhex("06083400" if ports == PORTS else "0002c000")
+    found = sent.options()
+    if row.listed:
+        expected[Option.PARAMETER_LIST] = found[Option.PARAMETER_LIST]
+        expected[Option.MAX_SIZE] = found[Option.MAX_SIZE]
+    assert found == expected
+    assert sent.unicast == row.unicast  # RFC 7341 8 [Q-4]
+    message = sent.message
+    assert message.ciaddr == row.ciaddr
+    assert (message.op, message.hops) == (dhcp4.BOOTREQUEST, 0)
+    assert (message.yiaddr, message.siaddr, message.giaddr) == (dhcp4.ZERO,) * 3
+    assert (message.htype, message.chaddr) == (1, MAC)  # T-2
+    assert not message.broadcast  # T-1
+    assert (message.sname, message.file) == (b"", b"")
+
+
+@rows
+@sharing
+def test_flags_on_the_wire_are_zero(row: Row, ports: PortSet | None) -> None:
+    """W-18, T-1: B = 0 and the 15 reserved bits 0."""
+    octets = dhcp4.encode(row.send(ports).last.message)
+    assert octets[10:12] == b"\0\0"
+
+
+@rows
+def test_parameter_list(row: Row) -> None:
+    """RFC 7618 5: 159 is in it; RFC 8925 3.2 [S-19]: 108 is not; RFC 2131 3.5 [T-3]: the same list in every message
+    that has one. Table 5 forbids it in a RELEASE."""
+    script = row.send(PORTS)
+    listed = script.last.options().get(Option.PARAMETER_LIST)
+    if not row.listed:
+        assert listed is None
+        return
+    assert listed is not None
+    assert {159, 51, 54, 58, 59} <= set(listed)
+    assert 108 not in listed
+    assert len(set(listed)) == len(listed)
+    assert {s.options()[Option.PARAMETER_LIST] for s in script.sent} == {listed}
+
+
+@rows
+def test_maximum_size(row: Row) -> None:
+    """RFC 2131 3.5 [T-7]: option 57 in DISCOVER and REQUEST, at least 576 (RFC 2132 9.10); not in RELEASE (table 5)."""
+    size = dhcp4.u16_option(row.send(PORTS).last.message, Option.MAX_SIZE)
+    assert (size is not None and size >= 576) if row.listed else size is None
+
+
+@rows
+def test_transaction_numbers(row: Row) -> None:
+    """The REQUEST that takes an offer has the OFFER's xid (table 5); every other exchange has a new one."""
+    script = row.send(PORTS)
+    assert 0 <= script.last.message.xid < 2**32
+    before = [s.message.xid for s in script.sent[:-1] if s.kind != script.last.kind or s.unicast != row.unicast]
+    assert (script.last.message.xid in before) == row.same_xid
+
+
+@rows
+def test_secs(row: Row) -> None:
+    """RFC 2131 3.1 step 3: as in the DISCOVER that was answered (12 s after the first); 0 in a RELEASE (table 5)."""
+    assert row.send(PORTS).last.message.secs == (12 if row.same_xid else 0)
+
+
+def test_secs_of_a_retransmitted_discover() -> None:
+    """RFC 2131 table 1: seconds since the client began."""
+    script = Script().to_selecting()
+    script.until(30)
+    assert [(s.at, s.message.secs) for s in script.sent] == [(0, 0), (4, 4), (12, 12), (28, 28)]
+
+
+def test_secs_ends_at_16_bits() -> None:
+    script = Script().to_selecting()
+    script.jump(70000.0)
+    assert script.last.message.secs == 65535
+
+
+def test_secs_of_renewals_counts_from_the_first() -> None:
+    script = bound()
+    script.until(3400)
+    assert [(s.at, s.message.secs) for s in script.sent if s.unicast][:3] == [(1800, 0), (2475, 675), (2812.5, 1012)]
+    assert [(s.at, s.message.secs) for s in script.sent if s.at >= 3150] == [(3150, 0), (3375, 225)]
+
+
+# ---- DISCOVER's hints [S-18]
+
+
+def discover(previous: Lease4 | None = None, hint: int | None = None) -> dict[int, bytes]:
+    message = Composer(Identity(CLIENT_ID, MAC)).discover(7, 0, previous=previous, hint=hint)
+    return Sent(0, False, message).options()
+
+
+def test_a_discover_without_history_asks_for_nothing() -> None:
+    options = discover()
+    assert Option.REQUESTED_ADDRESS not in options
+    assert Option.V4_PORTPARAMS not in options
+
+
+def test_the_previous_pair_is_asked_for_whole() -> None:
+    """RFC 7618 7: 50 together with 159, all three fields."""
+    options = discover(lease_at())
+    assert options[Option.REQUESTED_ADDRESS] == ADDRESS.packed
+    assert options[Option.V4_PORTPARAMS] == PORTS_OCTETS
+
+
+@pytest.mark.parametrize(("psid_len", "octets"), [(1, "00010000"), (8, "00080000"), (16, "00100000")])
+def test_a_size_hint_has_only_the_length(psid_len: int, octets: str) -> None:
+    """RFC 7618 7: no 50, and a non-zero value in the PSID-len field only."""
+    options = discover(hint=psid_len)
+    assert Option.REQUESTED_ADDRESS not in options
+    assert options[Option.V4_PORTPARAMS].hex() == octets
+
+
+def test_the_previous_pair_goes_before_the_size_hint() -> None:
+    assert discover(lease_at(), 4)[Option.V4_PORTPARAMS] == PORTS_OCTETS
+
+
+def test_a_whole_address_is_asked_for_without_159() -> None:
+    options = discover(WHOLE, 4)
+    assert options[Option.REQUESTED_ADDRESS] == ADDRESS.packed
+    assert Option.V4_PORTPARAMS not in options
+
+
+# ---- what an interface without hardware address, and a host name, change
+
+
+def test_no_hardware_address() -> None:
+    """T-2: htype and hlen 0."""
+    message = Composer(Identity(CLIENT_ID, b"")).discover(7, 0, previous=None, hint=None)
+    assert (message.htype, message.chaddr) == (0, b"")
+    assert dhcp4.encode(message)[1:3] == b"\0\0"
+
+
+def test_host_name_in_all_but_the_release() -> None:
+    composer = Composer(Identity(CLIENT_ID, MAC, "cpe-1"))
+    lease, offer = lease_at(), Offer(ADDRESS, PORTS, SERVER)
+    for message in (
+        composer.discover(1, 0, previous=None, hint=None),
+        composer.select(1, 0, offer),
+        composer.reboot(1, 0, lease),
+        composer.extend(1, 0, lease),
+    ):
+        assert message.get(Option.HOSTNAME) == b"cpe-1"
+    assert composer.release(1, lease).get(Option.HOSTNAME) is None
+
+
+# ---- both directions: whatever the composer writes comes back from the wire
+
+port_sets = st.integers(0, 15).flatmap(
+    lambda a: st.integers(1, 16 - a).flatmap(
+        lambda k: st.builds(PortSet, st.just(a), st.just(k), st.integers(0, 2**k - 1))
+    )
+)
+addresses = st.integers(0, 2**32 - 1).map(IPv4Address)
+leases = st.builds(
+    lambda address, ports, server: lease_at(address=address, ports=ports, server=server),
+    addresses,
+    st.none() | port_sets,
+    addresses,
+)
+identities = st.builds(
+    Identity,
+    st.binary(min_size=6, max_size=135),
+    st.binary(max_size=16),
+    st.none() | st.from_regex(r"\A[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z"),
+)
+
+
+@given(identities, leases, st.integers(0, 2**32 - 1), st.integers(0, 65535), st.none() | st.integers(1, 16))
+def test_both_directions(identity: Identity, lease: Lease4, xid: int, secs: int, hint: int | None) -> None:
+    composer, offer = Composer(identity), Offer(lease.address, lease.ports, lease.server_id)
+    messages = (
+        composer.discover(xid, secs, previous=None, hint=hint),
+        composer.discover(xid, secs, previous=lease, hint=hint),
+        composer.select(xid, secs, offer),
+        composer.reboot(xid, secs, lease),
+        composer.extend(xid, secs, lease),
+        composer.release(xid, lease),
+    )
+    for message in messages:
+        back = dhcp4.decode(dhcp4.encode(message))
+        assert back == message
+        assert back.get(Option.CLIENT_ID) == identity.client_id
+        assert back.xid == xid
+    for message in messages[1:]:
+        value = message.get(Option.V4_PORTPARAMS)
+        assert (None if value is None else softwire46.decode_portparams(value).port_set()) == lease.ports
+
+
+# ---- reading: which addresses can be ours
+
+
+@pytest.mark.parametrize(
+    ("text", "usable"),
+    [
+        ("0.0.0.0", False),
+        ("0.1.2.3", False),
+        ("1.0.0.0", True),
+        ("10.0.0.1", True),
+        ("127.0.0.1", False),
+        ("169.253.255.255", True),
+        ("169.254.0.1", False),  # RFC 7618 7.1 [F-11]
+        ("169.254.255.255", False),
+        ("169.255.0.0", True),
+        ("192.0.2.18", True),
+        ("223.255.255.255", True),
+        ("224.0.0.1", False),
+        ("240.0.0.1", False),
+        ("255.255.255.255", False),
+    ],
+)
+def test_usable_addresses(text: str, usable: bool) -> None:
+    assert usable_address(IPv4Address(text)) == usable
+
+
+# ---- reading OFFERs
+
+
+def read(message: Dhcp4Message) -> tuple[Offer, dict[str, int]]:
+    counters = Counters()
+    offer = read_offer(dhcp4.decode(dhcp4.encode(message)), counters)
+    return offer, counters.snapshot()
+
+
+def test_a_shared_offer() -> None:
+    assert read(reply(MessageType.OFFER, 1)) == (Offer(ADDRESS, PORTS, SERVER), {})
+
+
+def test_an_unshared_offer() -> None:
+    """RFC 7618 7 [S-13]: no 159 although it was asked for means the whole address."""
+    assert read(reply(MessageType.OFFER, 1, ports=None)) == (Offer(ADDRESS, None, SERVER), {})
+
+
+def test_psid_length_0_is_the_whole_address() -> None:
+    """RFC 7618 9 [P-2]."""
+    assert read(reply(MessageType.OFFER, 1, ports=bytes.fromhex("06000000"))) == (Offer(ADDRESS, None, SERVER), {})
+
+
+def test_psid_length_0_leaves_the_psid_without_meaning() -> None:
+    """RFC 7618 9 [P-2]: the PSID field is then ignored; all of it lies right of the PSID, which is worth a warning."""
+    offer, counted = read(reply(MessageType.OFFER, 1, ports=bytes.fromhex("06003400")))
+    assert offer.ports is None
+    assert counted == {"warned-portparams-padding": 1}
+
+
+def test_padding_right_of_the_psid_is_masked_off() -> None:
+    """P-4: masked, and counted."""
+    offer, counted = read(reply(MessageType.OFFER, 1, ports=bytes.fromhex("060834ff")))
+    assert offer.ports == PORTS
+    assert counted == {"warned-portparams-padding": 1}
+
+
+REFUSED_OFFERS = {
+    "no address": ({"address": dhcp4.ZERO}, "drop-offer-address"),
+    "link-local address": ({"address": IPv4Address("169.254.1.1")}, "drop-offer-address"),
+    "no server": ({"server": None}, "drop-offer-without-server-id"),
+    "short server": ({"server": b"\xc0\0\0"}, "drop-offer-without-server-id"),
+    "long server": ({"server": b"\xc0\0\0\1\1"}, "drop-offer-without-server-id"),
+    "159 empty": ({"ports": b""}, "drop-offer-portparams"),
+    "159 of 3 octets": ({"ports": bytes.fromhex("060834")}, "drop-offer-portparams"),
+    "159 of 5 octets": ({"ports": bytes.fromhex("0608340000")}, "drop-offer-portparams"),
+    "159 twice": ({"ports": PORTS_OCTETS * 2}, "drop-offer-portparams"),  # RFC 3396 7 [Q-9]
+    "offset 16": ({"ports": bytes.fromhex("10000000")}, "drop-offer-portparams"),  # P-1
+    "length 17": ({"ports": bytes.fromhex("00110000")}, "drop-offer-portparams"),
+    "a + k = 17": ({"ports": bytes.fromhex("06 0b 3400")}, "drop-offer-portparams"),  # P-3
+}
+
+
+@pytest.mark.parametrize(("changes", "counter"), REFUSED_OFFERS.values(), ids=REFUSED_OFFERS)
+@pytest.mark.parametrize("kind", [MessageType.OFFER, MessageType.ACK])
+def test_refused_offers(kind: MessageType, changes: dict[str, Any], counter: str) -> None:
+    """The same holds for ACKs, which are read by the same rules."""
+    message = reply(kind, 1, **changes)
+    with pytest.raises(OfferError) as caught:
+        (read if kind == MessageType.OFFER else take)(message)
+    assert caught.value.counter == counter
+
+
+# ---- reading ACKs
+
+
+def take(
+    message: Dhcp4Message,
+    *,
+    at: float = 100.0,
+    wanted: PortSet | None = PORTS,
+    rng: random.Random | None = None,
+    counters: Counters | None = None,
+) -> Lease4:
+    message = dhcp4.decode(dhcp4.encode(message))
+    return read_lease(message, requested_at=at, wanted=wanted, rng=rng or Middle(), counters=counters or Counters())
+
+
+def ack(**changes: Any) -> Dhcp4Message:
+    return reply(MessageType.ACK, 1, **changes)
+
+
+def test_times_count_from_the_request() -> None:
+    """RFC 2131 4.4.1 [S-6]."""
+    assert take(ack(), at=1000.0) == Lease4(ADDRESS, PORTS, SERVER, 1000.0, 2800.0, 4150.0, 4600.0)
+
+
+def test_the_acks_parameters_count() -> None:
+    """S-11, S-14: another address and another port set than were asked for are taken as they are."""
+    lease = take(ack(address=OTHER_ADDRESS, ports=PortSet(4, 6, 20)))
+    assert (lease.address, lease.ports) == (OTHER_ADDRESS, PortSet(4, 6, 20))
+
+
+@pytest.mark.parametrize("t1", [None, 1800])
+def test_an_infinite_lease(t1: int | None) -> None:
+    """RFC 2131 3.3 [S-6]: 0xffffffff never ends, and needs no renewal."""
+    lease = take(ack(lease=0xFFFFFFFF, t1=t1, t2=None))
+    assert (lease.requested_at, lease.t1_at, lease.t2_at, lease.expires_at) == (100.0, math.inf, math.inf, math.inf)
+
+
+def test_the_longest_finite_lease() -> None:
+    assert take(ack(lease=0xFFFFFFFE, t1=None, t2=None), at=0.0).expires_at == 0xFFFFFFFE
+
+
+@pytest.mark.parametrize("lease", [None, 0, b"", b"\0\x0e\x10", b"\0\0\0\x0e\x10"])
+def test_without_a_lease_time(lease: int | bytes | None) -> None:
+    """RFC 2131 table 3: 51 is a MUST in an ACK [S-6]."""
+    with pytest.raises(OfferError) as caught:
+        take(ack(lease=lease))
+    assert caught.value.counter == "drop-ack-lease-time"
+
+
+def test_159_missing_for_a_shared_address() -> None:
+    """RFC 7618 6 step 4: the whole address would be other subscribers' ports too."""
+    with pytest.raises(OfferError) as caught:
+        take(ack(ports=None))
+    assert caught.value.counter == "drop-ack-without-portparams"
+
+
+def test_159_missing_where_none_was_offered() -> None:
+    """S-13."""
+    assert take(ack(ports=None), wanted=None).ports is None
+
+
+def test_psid_length_0_for_a_shared_address() -> None:
+    """X-11: the server says explicitly that all ports are ours."""
+    assert take(ack(ports=bytes(4))).ports is None
+
+
+def test_159_where_none_was_offered() -> None:
+    """RFC 7618 7 [S-14]: the explicit PSID of the ACK MUST be used."""
+    assert take(ack(), wanted=None).ports == PORTS
+
+
+DEFAULTS = (1800.0, 3150.0)
+WARNED = {"warned-lease-times": 1}
+
+
+@pytest.mark.parametrize(
+    ("t1", "t2", "times", "counted"),
+    [
+        pytest.param(600, 1200, (600, 1200), {}, id="given"),
+        pytest.param(3598, 3599, (3598, 3599), {}, id="just in order"),
+        pytest.param(None, None, DEFAULTS, {}, id="none given"),
+        pytest.param(600, None, (600, 3150), {}, id="T1 only"),
+        pytest.param(None, 2000, (1800, 2000), {}, id="T2 only"),
+        pytest.param(2000, 1000, DEFAULTS, WARNED, id="T1 > T2"),
+        pytest.param(2000, 2000, DEFAULTS, WARNED, id="T1 = T2"),
+        pytest.param(1800, 3600, DEFAULTS, WARNED, id="T2 = lease"),
+        pytest.param(3600, 3700, DEFAULTS, WARNED, id="both beyond the lease"),
+        pytest.param(0xFFFFFFFF, 0xFFFFFFFF, DEFAULTS, WARNED, id="infinite"),
+        pytest.param(0, 3150, DEFAULTS, WARNED, id="T1 = 0"),
+        pytest.param(3200, None, DEFAULTS, WARNED, id="T1 above the default T2"),
+        pytest.param(b"\0\1", b"\0\0\0\0\2", DEFAULTS, {}, id="unreadable is absent"),
+    ],
+)
+def test_t1_and_t2(t1: Any, t2: Any, times: tuple[float, float], counted: dict[str, int]) -> None:
+    """RFC 2131 4.4.5 [S-7]: T1 < T2 < lease MUST hold; where it does not, the defaults."""
+    counters = Counters()
+    lease = take(ack(t1=t1, t2=t2), at=0.0, counters=counters)
+    assert (lease.t1_at, lease.t2_at) == times
+    assert counters.snapshot() == counted
+
+
+def test_default_times_have_fuzz() -> None:
+    """RFC 2131 4.4.5 SHOULD: defaults scatter, by 2 % of the lease; the server's own times do not."""
+    low, high = (take(ack(t1=None, t2=None), at=0.0, rng=rng) for rng in (Lowest(), Highest()))
+    assert (low.t1_at, low.t2_at, high.t1_at, high.t2_at) == pytest.approx((1728, 3078, 1872, 3222))
+    assert take(ack(), at=0.0, rng=Lowest()).t1_at == take(ack(), at=0.0, rng=Highest()).t1_at == 1800
+
+
+seconds = st.none() | st.integers(0, 0xFFFFFFFF) | st.binary(max_size=6)
+
+
+@given(st.integers(1, 0xFFFFFFFE), seconds, seconds, st.integers(0, 2**32).map(random.Random))
+def test_t1_t2_and_the_end_are_always_in_order(lease_s: int, t1: Any, t2: Any, rng: random.Random) -> None:
+    """S-7, whatever the server says."""
+    lease = take(ack(lease=lease_s, t1=t1, t2=t2), at=50.0, rng=rng)
+    assert 50.0 < lease.t1_at < lease.t2_at < lease.expires_at == 50.0 + lease_s
+
+
+def test_what_is_kept_of_the_other_options() -> None:
+    """DNS and the like; nothing of the lease itself, and nothing that nobody asked for."""
+    domain, mtu = b"example.org", b"\x05\xb4"
+    options = ((Option.DNS, DNS), (Option.ROUTER, DNS), (Option.DOMAIN, domain), (Option.MTU, mtu))
+    assert take(ack(options=options)).options == ((Option.DNS, DNS), (Option.DOMAIN, domain), (Option.MTU, mtu))
