@@ -351,8 +351,15 @@ class Testbed:
         ip("-n", self.isp.name, "link", "set", "wan", "down")
 
     def plug_cable(self) -> None:
-        """Give the carrier back, and what IPv6 the CPE has lost."""
-        ip("-n", self.isp.name, "link", "set", "wan", "up")
+        """Give the carrier back, and what IPv6 both ends have lost (the ISP's end was down as a whole)."""
+        ip_batch(
+            self.isp.name,
+            [
+                "link set wan up",
+                f"addr replace {ISP_WAN} dev wan nodad",
+                f"addr replace {ISP_LINK_LOCAL}/64 dev wan nodad",
+            ],
+        )
         self.give_wan_address()
 
     def capture(self, node: str, interface: str, file: Path, expression: str = "") -> Capture:
