@@ -136,9 +136,9 @@ class Dhcp4Client:
             case Bound(lease):
                 return _finite(lease.t1_at)
             case Renewing(lease=lease, resend_at=resend_at):
-                return min(resend_at, lease.t2_at)
+                return _finite(min(resend_at, lease.t2_at))
             case Rebinding(lease=lease, resend_at=resend_at):
-                return min(resend_at, lease.expires_at)
+                return _finite(min(resend_at, lease.expires_at))
             case Coasting(lease):
                 return _finite(lease.expires_at)
         return None
@@ -152,9 +152,10 @@ class Dhcp4Client:
     def start(self, now: float, *, previous: Lease4 | None = None) -> list[Output]:
         """Look for a lease from the beginning (DISCOVER), preferring ``previous`` if it can be had again."""
         self._previous = previous or self._previous
+        lost = self._lost("looking for a lease from the beginning")
         delay = self._rng.uniform(*START_DELAY_S) if self._settings.start_delay else 0.0
         self._enter(Init(now + delay))
-        return [] if delay else self.wake(now)
+        return lost if delay else lost + self.wake(now)
 
     def reboot(self, now: float, lease: Lease4, *, in_use: bool, usable: bool) -> list[Output]:
         """Ask for a known lease again (RFC 2131 3.2). The caller has checked that the 4o6 source is unchanged [S-4]."""
@@ -169,22 +170,24 @@ class Dhcp4Client:
         if lease is None or isinstance(self._state, Coasting):
             return self.nudge(now)
         if isinstance(self._state, InitReboot):
-            return self.reboot(now, lease, in_use=True, usable=self._state.usable)
+            return self.nudge(now)
         return self.reboot(now, lease, in_use=True, usable=True)
 
     def nudge(self, now: float) -> list[Output]:
         """What was being tried could not be heard: try again at once instead of after a long wait."""
-        if isinstance(self._state, Init | Selecting | Requesting):
-            self._enter(Init(now))
-            return self.wake(now)
-        return []
+        match self._state:
+            case Init() | Selecting() | Requesting():
+                self._enter(Init(now))
+            case InitReboot(lease=lease, in_use=in_use, usable=usable):
+                self._enter(InitReboot(lease, in_use, usable, now, None, 0.0, 0, now))
+            case _:
+                return []
+        return self.wake(now)
 
     def restart(self, now: float, reason: str) -> list[Output]:
         """Give up what there is and DISCOVER (the 4o6 source address changed, RFC 7618 6 [F-10])."""
-        held = self.lease
-        lost: list[Output] = [Lost(reason)] if held is not None or isinstance(self._state, InitReboot) else []
-        if isinstance(self._state, InitReboot):
-            held = self._state.lease
+        lost = self._lost(reason)
+        held = self._state.lease if isinstance(self._state, InitReboot) else self.lease
         self._previous = held or self._previous
         self._failures = 0
         self._enter(Init(now))
@@ -197,10 +200,15 @@ class Dhcp4Client:
             if not isinstance(self._state, Coasting):
                 self._enter(Coasting(lease))
             return self.wake(now)
-        lost: list[Output] = [Lost(reason)] if lease is not None or isinstance(self._state, InitReboot) else []
+        lost = self._lost(reason)
         if not isinstance(self._state, Stopped):
             self._enter(Stopped())
         return lost
+
+    def _lost(self, reason: str) -> list[Output]:
+        """What is to be said when the state is left for good: a lease ends that was in use, or could have been."""
+        known = self.lease is not None or isinstance(self._state, InitReboot)
+        return [Lost(reason)] if known else []
 
     def resume(self, now: float) -> list[Output]:
         """4o6 may be used again: renew what is held, or look for a lease."""
@@ -213,21 +221,24 @@ class Dhcp4Client:
         """An operator asks for a renewal now."""
         match self._state:
             case Bound(lease) | Renewing(lease=lease):
-                return self._renew(now, lease)
+                return self._renew(now, lease) if now < lease.t2_at else self._overdue(now, lease)
         return []
 
     def rebind(self, now: float) -> list[Output]:
         """An operator asks for a rebinding now."""
         match self._state:
             case Bound(lease) | Renewing(lease=lease) | Rebinding(lease=lease):
-                return self._rebind(now, lease)
+                return self._rebind(now, lease) if now < lease.expires_at else self._overdue(now, lease)
         return []
 
     def release(self, now: float) -> list[Output]:
         """Give the lease back: one RELEASE, which is never repeated (RFC 2131 4.4.6 [T-9])."""
         lease = self.lease
         outputs: list[Output] = []
-        if lease is not None:
+        if lease is not None and isinstance(self._state, Coasting):
+            # Without option 88 nothing is sent by 4o6, not even this (RFC 7341 9 [X-2]).
+            outputs = [Lost("released, without word to the server: option 88 is withdrawn", forget=True)]
+        elif lease is not None:
             message = self._compose.release(self._xid(), lease)
             outputs = [Query(message, True, "DHCPRELEASE"), Lost("released", forget=True)]
         elif isinstance(self._state, InitReboot):
