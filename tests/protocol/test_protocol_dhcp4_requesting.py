@@ -1,0 +1,187 @@
+"""REQUESTING: an offer is asked for, and becomes a lease or not (RFC 2131 3.1, 4.4.1; RFC 7618 6), as time scripts."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from typing import Any
+
+import pytest
+from timescript import (
+    ADDRESS,
+    OTHER_PORTS,
+    OTHER_SERVER,
+    PORTS,
+    SERVER,
+    Script,
+    counted,
+)
+
+from b4client.wire.dhcp4 import MessageType, Option
+
+
+def test_requests_back_off_and_end_in_a_new_beginning() -> None:
+    """RFC 2131 3.1 step 5 [S-3]: four retransmissions over 60 s; when the last is not answered either, INIT, and
+    somebody is told."""
+    script = Script(several=False).to_requesting()
+    assert script.until(125) == [
+        (4, "REQUEST U=0"),
+        (12, "REQUEST U=0"),
+        (28, "REQUEST U=0"),
+        (60, "REQUEST U=0"),
+        (124, "request-timeout"),
+        (124, "DISCOVER U=0"),
+    ]
+    first, *others = (s for s in script.sent if s.kind == MessageType.REQUEST)
+    assert {s.message for s in others} == {first.message}
+    assert script.last.message.xid != first.message.xid
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_requests_are_within_the_bounds_of_s2(seed: int) -> None:
+    script = Script(random.Random(seed), several=False).to_requesting()
+    script.until(200)
+    sent = [s.at for s in script.sent[1:7]]
+    gaps = [after - before for before, after in itertools.pairwise(sent)]
+    assert [s.kind.name for s in script.sent[1:7]] == ["REQUEST"] * 5 + ["DISCOVER"]
+    for gap, nominal in zip(gaps, (4, 8, 16, 32, 64), strict=True):
+        assert nominal - 1 <= gap <= nominal + 1
+
+
+def test_failures_in_a_row_wait_longer_each_time() -> None:
+    """A server that refuses everything is not asked in a tight loop; the first new beginning is at once."""
+    script = Script(several=False).to_requesting()
+    waits = []
+    for _ in range(8):
+        at = script.now
+        script.nak()
+        if script.state == "INIT":
+            due = script.client.deadline()
+            assert due is not None
+            script.until(due)
+        waits.append(script.now - at)
+        assert script.offer() == ["REQUEST U=0"]
+    assert waits == [0, 4, 8, 16, 32, 64, 64, 64]
+
+
+def test_a_lease_ends_the_row_of_failures() -> None:
+    script = Script(several=False).to_requesting()
+    for _ in range(3):
+        script.nak()
+        script.until(script.client.deadline() or 0.0 if script.state == "INIT" else script.now)
+        script.offer()
+    assert script.ack() == ["gained"]
+    script.until(script.lease.t1_at)
+    assert script.nak() == ["lost for good", "nak", "DISCOVER U=0"]
+
+
+def test_an_ack_is_a_lease() -> None:
+    """RFC 2131 4.4.1: BOUND, with the ACK's parameters."""
+    script = Script(several=False).to_requesting()
+    script.until(1.5)
+    assert script.ack() == ["gained"]
+    assert script.state == "BOUND"
+    assert (script.lease.address, script.lease.ports, script.lease.server_id) == (ADDRESS, PORTS, SERVER)
+    assert counted(script) == {}
+    assert script.counters["received-ack"] == 1
+
+
+def test_nothing_is_probed() -> None:
+    """RFC 7618 6 step 5 [S-15]: after the ACK no DECLINE and no further message before T1."""
+    script = Script(several=False).to_bound()
+    assert script.until(1799) == []
+
+
+def test_a_lease_counts_from_the_first_request() -> None:
+    """RFC 2131 4.4.1 [S-6]: three REQUESTs with one xid left (0, 4, 12 s); which one the server answered nobody knows,
+    so the lease is not believed to be longer than from the first."""
+    script = Script(several=False).to_requesting()
+    script.until(13.0)
+    assert script.ack() == ["gained"]
+    assert (script.lease.requested_at, script.lease.t1_at, script.lease.t2_at) == (0, 1800, 3150)
+    assert script.lease.expires_at == 3600
+
+
+def test_an_ack_with_another_psid() -> None:
+    """RFC 7618 7 [S-14]: the ACK's explicit PSID MUST be used, whatever the OFFER said."""
+    script = Script(several=False).to_requesting()
+    assert script.ack(ports=OTHER_PORTS) == ["gained"]
+    assert script.lease.ports == OTHER_PORTS
+    script.until(1800)
+    assert script.last.ports == OTHER_PORTS
+
+
+def test_a_whole_address_although_a_shared_one_was_possible() -> None:
+    """RFC 7618 7 [S-13]: neither OFFER nor ACK has 159."""
+    script = Script(several=False).to_requesting(ports=None)
+    assert script.ack(ports=None) == ["gained"]
+    assert script.lease.ports is None
+
+
+REFUSED_ACKS: dict[str, tuple[dict[str, Any], str]] = {
+    "159 missing": ({"ports": None}, "drop-ack-without-portparams"),
+    "159 malformed": ({"ports": bytes(3)}, "drop-offer-portparams"),
+    "51 missing": ({"lease": None}, "drop-ack-lease-time"),
+    "no lease at all": ({"lease": 0}, "drop-ack-lease-time"),
+    "no host's address": ({"address": SERVER.__class__("224.0.0.1")}, "drop-offer-address"),
+    "54 missing": ({"server": None}, "drop-offer-without-server-id"),
+}
+
+
+@pytest.mark.parametrize(("changes", "counter"), REFUSED_ACKS.values(), ids=REFUSED_ACKS)
+def test_a_refused_ack_is_a_new_beginning(changes: dict[str, Any], counter: str) -> None:
+    """P-3, S-6, RFC 7618 6 step 4: nothing is gained; INIT, the second time with back-off."""
+    script = Script(several=False).to_requesting()
+    assert script.ack(**changes) == ["refused", "DISCOVER U=0"]
+    script.offer()
+    at = script.now
+    assert script.ack(**changes) == ["refused"]
+    assert script.until(at + 10)[0] == (at + 4, "DISCOVER U=0")
+    assert counted(script) == {counter: 2}
+    assert script.gained == []
+
+
+def test_an_ack_that_came_too_late_to_be_one() -> None:
+    """S-6: counted from the REQUEST the lease has ended before its ACK came (a machine that was suspended)."""
+    script = Script(several=False).to_requesting()
+    script.jump(4000.0)
+    assert script.ack() == ["refused", "DISCOVER U=0"]
+    assert script.gained == []
+    assert script.client.lease is None
+
+
+def test_an_ack_of_another_server_is_dropped() -> None:
+    """The REQUEST named one server (RFC 2131 4.3.2): no other can grant it."""
+    script = Script(several=False).to_requesting()
+    assert script.ack(server=OTHER_SERVER) == []
+    assert counted(script) == {"drop-response-other-server": 1}
+    assert script.ack() == ["gained"]
+
+
+def test_an_offer_in_requesting_is_dropped() -> None:
+    """RFC 2131 figure 5 [Q-8]."""
+    script = Script(several=False).to_requesting()
+    assert script.offer(server=OTHER_SERVER) == []
+    assert counted(script) == {"drop-response-wrong-state": 1}
+
+
+def test_a_nak_of_the_asked_server() -> None:
+    """RFC 2131 figure 5 [S-10]: INIT, and DISCOVER at once; nothing was held, so nothing is lost."""
+    script = Script(several=False).to_requesting()
+    assert script.nak() == ["nak", "DISCOVER U=0"]
+    assert Option.REQUESTED_ADDRESS not in script.last.options()
+    assert script.counters["received-nak"] == 1
+
+
+def test_a_nak_of_another_server_is_dropped() -> None:
+    script = Script(several=False).to_requesting()
+    assert script.nak(server=OTHER_SERVER) == []
+    assert counted(script) == {"drop-response-other-server": 1}
+    assert script.state == "REQUESTING"
+
+
+def test_a_request_overtaken_by_time_is_repeated_once() -> None:
+    """A suspended machine does not catch up on retransmissions."""
+    script = Script(several=False).to_requesting()
+    assert script.jump(1000.0) == ["REQUEST U=0"]
+    assert script.client.deadline() == 1008.0
