@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 
 from b4client.dataplane import ipip, tunio
+from b4client.dataplane.reassembly import Fragment, Reassembler
 
 TAKEOVER_S = 3.0
 """How long a predecessor on the same TUN has to end."""
@@ -69,6 +70,7 @@ class Forwarder:
         self.tunnel_mtu = mtu
         self.addresses = socket.inet_pton(socket.AF_INET6, remote) + socket.inet_pton(socket.AF_INET6, local)
         self.counters = dict.fromkeys(COUNTERS, 0)
+        self.reassembler = Reassembler()
         self.end_reason = ""
         self.ended, self.alarm = socket.socketpair()
         self.alarm.setblocking(False)
@@ -248,8 +250,11 @@ class Forwarder:
             end = ipv4 + length
             if buffer[ipv6 + 6] != ipip.PROTO_IPIP:
                 found = ipip.skip_options(buffer, buffer[ipv6 + 6], ipv4, end)
+                if found is not None and found[0] == ipip.NEXT_FRAGMENT:
+                    self._fragment(buffer[ipv6:end], found[1] - ipv6)
+                    continue
                 if found is None or found[0] != ipip.PROTO_IPIP:
-                    counters["drop-in-malformed" if found is None else "drop-in-fragment"] += 1
+                    counters["drop-in-malformed"] += 1
                     continue
                 ipv4 = found[1]
             tos = (buffer[ipv6] << 4 | buffer[ipv6 + 1] >> 4) & 0xFF
@@ -263,6 +268,28 @@ class Forwarder:
             else:
                 buffer[head:ipv4] = b"\0\0\0\0\0\0\0\0\0\0"
             self._deliver(buffer, view, ipv4, end, tos)
+
+    def _fragment(self, packet: bytearray, at: int) -> None:
+        """One IPv6 ``packet`` with a Fragment header at ``at``: deliver the whole when it was the last one missing."""
+        counters = self.counters
+        if len(packet) < at + ipip.FRAGMENT_HEADER_LEN:
+            counters["drop-in-malformed"] += 1
+            return
+        next_header, _, place, identification = struct.unpack_from("!BBHI", packet, at)
+        tos = (packet[0] << 4 | packet[1] >> 4) & 0xFF
+        payload = bytes(packet[at + ipip.FRAGMENT_HEADER_LEN :])
+        fragment = Fragment(identification, next_header, place & 0xFFF8, bool(place & 1), payload, tos)
+        whole = self.reassembler.add(fragment, time.monotonic())
+        counters["drop-in-fragment"] += self.reassembler.take_dropped()
+        if whole is None:
+            return
+        found = ipip.skip_options(whole.payload, whole.next_header, 0, len(whole.payload))
+        if found is None or found[0] != ipip.PROTO_IPIP:
+            counters["drop-in-malformed"] += 1
+            return
+        counters["in-reassembled"] += 1
+        buffer = bytearray(tunio.VNET_LEN) + whole.payload[found[1] :]
+        self._deliver(buffer, memoryview(buffer), tunio.VNET_LEN, len(buffer), whole.tos)
 
     def _deliver(self, buffer: bytearray, view: memoryview, ipv4: int, end: int, tos: int) -> None:
         """Check the IPv4 packet at ``ipv4``, before which its virtio header stands, and write it to the TUN."""

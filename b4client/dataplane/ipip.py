@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 
 IPV6_HEADER_LEN = 40
+FRAGMENT_HEADER_LEN = 8
 MAX_PACKET = 65535
 PROTO_ICMP = 1
 PROTO_IPIP = 4
