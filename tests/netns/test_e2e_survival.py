@@ -160,7 +160,7 @@ def state_of(namespace: Namespace) -> dict[str, str]:
     commands = ("ip -o link", "ip -o addr", "ip route show table all", "ip -6 route show table all", "ip rule")
     found = {command: namespace.run(*command.split()).stdout for command in (*commands, "nft list ruleset")}
     # Lifetimes count down, and states of links settle; expiry of learnt routes likewise.
-    found = {k: re.sub(r"(valid_lft|preferred_lft|expires|state) \w+", "", v) for k, v in found.items()}
+    found = {k: re.sub(r"(valid_lft|preferred_lft|expires|state) \w+|NO-CARRIER,", "", v) for k, v in found.items()}
     found["processes"] = str(namespace.pids())
     return found
 
