@@ -16,6 +16,7 @@ COUNTERS: dict[str, str] = {
     "drop-datagram-unexpected-type": "DHCPv6 messages of a type that a client in this state has no use for",
     "drop-reply-foreign-transaction": "Replies to somebody else's, or to an earlier, transaction (RFC 8415 16.10)",
     "drop-reply-without-server-id": "Replies without Server Identifier (RFC 8415 16.10)",
+    "drop-reply-failed": "Replies that say that the question was not processed: it stays open (RFC 8415 18.2.10)",
     "drop-reply-foreign-client-id": "Replies without our Client Identifier (RFC 8415 16.10)",
     "ignored-option88-malformed": "option 88 with a length that is no multiple of 16: as if absent",
     "ignored-container-malformed": "S46 containers that break RFC 7598 4 to 6: as if absent",

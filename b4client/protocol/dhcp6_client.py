@@ -12,7 +12,7 @@ from b4client.model.errors import WireError
 from b4client.protocol.backoff import MAX_RT_VALID, Dhcp6Retransmission
 from b4client.protocol.counters import Counters
 from b4client.wire import dhcp6
-from b4client.wire.dhcp6 import Dhcp6Message, MessageType, Option
+from b4client.wire.dhcp6 import Dhcp6Message, MessageType, Option, StatusCode
 
 INF_MAX_DELAY_S = 1.0
 INF_TIMEOUT_S = 1.0
@@ -22,6 +22,8 @@ IRT_MINIMUM_S = 600
 INFINITY = 0xFFFFFFFF
 MIN_REASK_S = 30.0
 """Exchanges started by link changes are at least this far apart [D-13]."""
+NOT_PROCESSED = frozenset({StatusCode.UNSPEC_FAIL, StatusCode.USE_MULTICAST})
+"""Statuses of a Reply that leave the question open; one with any other is processed (RFC 8415 18.2.10)."""
 
 REQUESTED_OPTIONS = (
     Option.INFORMATION_REFRESH_TIME,
@@ -142,8 +144,12 @@ class Dhcp6Client:
         if message.get(Option.CLIENTID) != self._duid:
             self._counters.count("drop-reply-foreign-client-id")
             return None
-        self._counters.count("received-reply")
         self._take_max_rt(message)
+        if _status(message) in NOT_PROCESSED:
+            # It says nothing about option 88, so it must not end 4o6 [F-2]: the exchange goes on, at its own pace.
+            self._counters.count("drop-reply-failed")
+            return None
+        self._counters.count("received-reply")
         self._state = Informed(self._refresh_at(message, now))
         return message
 
@@ -177,6 +183,14 @@ class Dhcp6Client:
         if value == INFINITY:
             return None
         return now + max(IRT_DEFAULT_S if value is None else value, IRT_MINIMUM_S)
+
+
+def _status(message: Dhcp6Message) -> int:
+    """The Status Code; Success when it is absent (RFC 8415 21.13) or malformed."""
+    try:
+        return dhcp6.decode_status(message.get(Option.STATUS_CODE) or b"\0\0")[0]
+    except WireError:
+        return StatusCode.SUCCESS
 
 
 def _seconds(value: bytes | None) -> int | None:
