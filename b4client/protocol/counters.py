@@ -20,7 +20,7 @@ COUNTERS: dict[str, str] = {
     "drop-reply-foreign-client-id": "Replies without our Client Identifier (RFC 8415 16.10)",
     "ignored-option88-malformed": "option 88 with a length that is no multiple of 16: as if absent",
     "ignored-container-malformed": "S46 containers that break RFC 7598 4 to 6: as if absent",
-    "ignored-container-unsupported": "MAP-T containers, which this client does not implement",
+    "ignored-container-unsupported": "S46 containers that this client has no use for: MAP-T, and further domains",
     "ignored-br-unusable": "BR addresses that no packet can be sent to",
     "ignored-priority-malformed": "option 111 that breaks RFC 8026 1.3: as if absent",
     "drop-response-malformed": "DHCPV4-RESPONSEs without exactly one readable option 87 (RFC 7341 9)",

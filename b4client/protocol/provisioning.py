@@ -41,8 +41,7 @@ def read_reply(reply: Dhcp6Message, counters: Counters) -> Provisioning:
     """Read what a Reply provisions. A malformed part is counted, named in ``problems`` and otherwise as if absent."""
     problems: list[str] = []
 
-    def read(code: Option, name: str, counter: str, decode: Callable[[bytes], T]) -> T | None:
-        value = reply.get(code)
+    def read(value: bytes | None, name: str, counter: str, decode: Callable[[bytes], T]) -> T | None:
         if value is None:
             return None
         try:
@@ -53,16 +52,27 @@ def read_reply(reply: Dhcp6Message, counters: Counters) -> Provisioning:
             problems.append(f"{name} ignored: {error}")
             return None
 
+    def container(code: Option, name: str, decode: Callable[[bytes], T]) -> T | None:
+        """The first valid one: several may come, one for each domain (RFC 7598 5.1), and one domain is used."""
+        values = (read(value, name, "ignored-container-malformed", decode) for value in reply.get_all(code))
+        valid = [found for found in values if found is not None]
+        if len(valid) > 1:
+            counters.count("ignored-container-unsupported", len(valid) - 1)
+            problems.append(f"{name}: the first of {len(valid)} domains is used")
+        return valid[0] if valid else None
+
     if reply.get(Option.S46_CONT_MAPT) is not None:
         counters.count("ignored-container-unsupported")
         problems.append("MAP-T container (95) ignored: not implemented")
     return Provisioning(
         servers_4o6=read(
-            Option.DHCP4_O_DHCP6_SERVER, "option 88", "ignored-option88-malformed", dhcp4o6.decode_servers
+            reply.get(Option.DHCP4_O_DHCP6_SERVER), "option 88", "ignored-option88-malformed", dhcp4o6.decode_servers
         ),
-        lw4o6=read(Option.S46_CONT_LW, "lw4o6 container (96)", "ignored-container-malformed", softwire46.decode_lw4o6),
-        map_e=read(Option.S46_CONT_MAPE, "MAP-E container (94)", "ignored-container-malformed", softwire46.decode_mape),
-        priority=read(Option.S46_PRIORITY, "option 111", "ignored-priority-malformed", softwire46.decode_priority)
+        lw4o6=container(Option.S46_CONT_LW, "lw4o6 container (96)", softwire46.decode_lw4o6),
+        map_e=container(Option.S46_CONT_MAPE, "MAP-E container (94)", softwire46.decode_mape),
+        priority=read(
+            reply.get(Option.S46_PRIORITY), "option 111", "ignored-priority-malformed", softwire46.decode_priority
+        )
         or (),
         problems=tuple(problems),
     )
