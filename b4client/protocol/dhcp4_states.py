@@ -132,7 +132,7 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     "SELECTING": frozenset({"SELECTING", "REQUESTING", "INIT", "STOPPED"}),
     "REQUESTING": frozenset({"REQUESTING", "BOUND", "INIT", "STOPPED"}),
     "INIT-REBOOT": frozenset({"INIT-REBOOT", "BOUND", "INIT", "COASTING", "STOPPED"}),
-    "BOUND": frozenset({"BOUND", "RENEWING", "REBINDING", "INIT-REBOOT", "INIT", "COASTING", "STOPPED"}),
+    "BOUND": frozenset({"RENEWING", "REBINDING", "INIT-REBOOT", "INIT", "COASTING", "STOPPED"}),
     "RENEWING": frozenset({"RENEWING", "BOUND", "REBINDING", "INIT-REBOOT", "INIT", "COASTING", "STOPPED"}),
     "REBINDING": frozenset({"REBINDING", "BOUND", "INIT-REBOOT", "INIT", "COASTING", "STOPPED"}),
     "COASTING": frozenset({"BOUND", "INIT", "STOPPED"}),
