@@ -1,42 +1,27 @@
-"""The lwAFTR's decisions as pure code: the binding table, and the fate of one packet (RFC 7596 6).
+"""The lwAFTR's binding table: (IPv4 address, port set) -> IPv6 address of the softwire (RFC 7596 6.1). Pure.
 
-A softwire is bound to an IPv4 address and a set of its ports. The subscriber's end of a packet (source going up,
-destination coming down) must match a binding: by the port for TCP, UDP, SCTP, DCCP and UDP-Lite, by the identifier for
-ICMP queries, and by the packet quoted inside for ICMP errors (RFC 7596 8.1). Each fate has a name and is counted.
+A packet is looked up by hashing: the address leads to the shapes that its bindings have (offset and PSID length, one
+for all bindings of an address in every sane network), and in a shape the PSID's bits of the port lead to the binding.
+So 65536 customers on one address cost what one costs.
+
+A MAP-E border relay has mapping rules instead of a table (RFC 7597 5). Here they fill it: the binding of a packet that
+a rule covers is derived when it is first needed, and forgotten again when there are too many of such.
 """
 
 from __future__ import annotations
 
 import collections
-import enum
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from b4client.model.portset import PortSet
+from b4client.lab.aftrcustomer import Customer, Softwire
+from b4client.model.maprule import DEFAULT_OFFSET_LEN, MappingRule, ce_address_for, map_ce
+from b4client.model.portset import PortSet, psid_of_port
 
-PORT_PROTOCOLS = frozenset((6, 17, 33, 132, 136))
-"""TCP, UDP, DCCP, SCTP, UDP-Lite: the source and the destination port are their first four octets."""
-ICMP = 1
-ICMP_QUERIES = frozenset((0, 8, 13, 14, 15, 16, 17, 18))
-ICMP_ERRORS = frozenset((3, 4, 5, 11, 12))
-MAX_TRAINS = 1024
-TRAIN_LIFE_S = 30.0
-
-
-class Fate(enum.Enum):
-    """What became of a packet; the value is its counter's name."""
-
-    DECAPSULATED = "decapsulated"
-    ENCAPSULATED = "encapsulated"
-    DROP_UNKNOWN_SOFTWIRE = "drop-unknown-softwire"
-    DROP_FOREIGN_ADDRESS = "drop-foreign-ipv4-address"
-    DROP_OUTSIDE_PORT_SET = "drop-outside-port-set"
-    DROP_NO_BINDING = "drop-no-binding"
-    DROP_MALFORMED = "drop-malformed"
-    DROP_UNSUPPORTED = "drop-unsupported-protocol"
-    DROP_FRAGMENT = "drop-fragment-without-first"
-    DROP_SEND = "drop-send-failed"
+MAX_DERIVED = 65536
+Shape = tuple[int, int, dict[int, Customer]]
+"""Mask of the PSID in a port, lowest port that a set may have, and the customers by the masked port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,187 +40,220 @@ class Binding:
     @classmethod
     def parse(cls, text: str) -> Binding:
         """``192.0.2.1,a=0,k=8,psid=0x34,b4=2001:db8::1``, or without a, k, psid. Raises ValueError."""
-        address, *pairs = text.split(",")
-        fields = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
-        if len(fields) != len(pairs) or "b4" not in fields or set(fields) - {"a", "k", "psid", "b4"}:
-            raise ValueError(f"not a binding (ADDRESS[,a=A,k=K,psid=PSID],b4=IPV6): {text!r}")
+        address, fields = _fields(text, "ADDRESS[,a=A,k=K,psid=PSID],b4=IPV6", {"b4"}, {"a", "k", "psid"})
         ports = None
         if "psid" in fields:
             if "k" not in fields:
                 raise ValueError(f"psid without k: {text!r}")
             ports = PortSet(int(fields.get("a", "0")), int(fields["k"]), int(fields["psid"], 0))
+        elif fields.keys() & {"a", "k"}:
+            raise ValueError(f"a or k without psid: {text!r}")
         return cls(IPv4Address(address), ports, IPv6Address(fields["b4"]))
 
     def owns(self, port: int) -> bool:
         """True when ``port`` (or ICMP identifier) belongs to the binding."""
         return self.ports is None or port in self.ports
 
+    def overlaps(self, other: Binding) -> bool:
+        """True when some port of the same address is in both."""
+        if self.address != other.address:
+            return False
+        return self.ports is None or other.ports is None or self.ports.overlaps(other.ports)
+
+
+def parse_rule(text: str) -> MappingRule:
+    """A mapping rule ``192.0.2.0/24,v6=2001:db8::/40,ea=16[,a=6]`` (RFC 7597 5). Raises ValueError."""
+    network, fields = _fields(text, "IPV4/LEN,v6=IPV6/LEN,ea=BITS[,a=A]", {"v6", "ea"}, {"a"})
+    return MappingRule(
+        IPv6Network(fields["v6"]), IPv4Network(network), int(fields["ea"]), int(fields.get("a", DEFAULT_OFFSET_LEN))
+    )
+
+
+def _fields(text: str, form: str, needed: set[str], optional: set[str]) -> tuple[str, dict[str, str]]:
+    first, *pairs = text.split(",")
+    fields = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+    if len(fields) != len(pairs) or needed - fields.keys() or fields.keys() - needed - optional:
+        raise ValueError(f"not of the form {form}: {text!r}")
+    return first, fields
+
 
 class BindingTable:
-    """Bindings by IPv4 address; no port of an address is ever bound twice."""
+    """Bindings by address and port; no port of an address is ever bound twice.
 
-    def __init__(self, bindings: Iterable[Binding] = ()) -> None:
-        self._by_address: dict[bytes, list[Binding]] = {}
-        self._by_b4: collections.Counter[bytes] = collections.Counter()
+    Iterating gives the bindings, ``customers`` what is remembered of each.
+    """
+
+    def __init__(self, bindings: Iterable[Binding] = (), rules: Iterable[MappingRule] = ()) -> None:
+        self._shapes: dict[bytes, list[Shape]] = {}
+        self._by_b4: dict[bytes, Softwire] = {}
+        self._derived: collections.OrderedDict[Customer, None] = collections.OrderedDict()
+        self._rules = tuple(sorted(rules, key=lambda rule: -rule.rule_ipv4.prefixlen))
+        prefixes = [rule.rule_ipv4 for rule in self._rules]
+        self._prefixes = [(int(prefix.network_address), int(prefix.netmask)) for prefix in prefixes]
+        self._size = 0
         for binding in bindings:
             self.add(binding)
 
     def __iter__(self) -> Iterator[Binding]:
-        return (binding for bindings in self._by_address.values() for binding in bindings)
+        return (customer.binding for customer in self.customers())
 
-    def add(self, binding: Binding) -> None:
-        """Add one. Raises ValueError when a port of it is bound already."""
-        there = self._by_address.setdefault(binding.address.packed, [])
-        for other in there:
-            if binding.ports is None or other.ports is None or binding.ports.overlaps(other.ports):
-                raise ValueError(f"{binding} overlaps {other}")
-        there.append(binding)
-        self._by_b4[binding.b4.packed] += 1
+    def __len__(self) -> int:
+        return self._size
+
+    def __contains__(self, binding: Binding) -> bool:
+        return self.customer(binding) is not None
+
+    def customers(self) -> Iterator[Customer]:
+        """All, the bindings of an address together."""
+        return (c for shapes in self._shapes.values() for _, _, by_value in shapes for c in by_value.values())
+
+    def customer(self, binding: Binding) -> Customer | None:
+        """What is remembered of exactly this binding."""
+        mask, _, value = _shape_of(binding)
+        for there, _, by_value in self._shapes.get(binding.address.packed, ()):
+            if there == mask:
+                found = by_value.get(value)
+                return found if found is not None and found.binding == binding else None
+        return None
+
+    # ---- changing
+
+    def add(self, binding: Binding) -> Customer:
+        """Add one. Raises ValueError when a port of it is bound already. Derived bindings give way."""
+        for other in self._overlapping(binding):
+            if not other.derived:
+                raise ValueError(f"{binding} overlaps {other.binding}")
+            self.remove(other.binding)
+        return self._insert(Customer(binding))
 
     def remove(self, binding: Binding) -> None:
         """Remove one. Raises KeyError when it is not there."""
-        there = self._by_address.get(binding.address.packed, [])
-        if binding not in there:
+        customer = self.customer(binding)
+        if customer is None:
             raise KeyError(str(binding))
-        there.remove(binding)
-        if not there:
-            del self._by_address[binding.address.packed]
-        self._by_b4[binding.b4.packed] -= 1
-        if not self._by_b4[binding.b4.packed]:
-            del self._by_b4[binding.b4.packed]
+        # Fragments of a datagram that has begun hold on to it: they see that it is over.
+        customer.bound = False
+        self._derived.pop(customer, None)
+        address = binding.address.packed
+        mask, _, value = _shape_of(binding)
+        shapes = self._shapes[address]
+        for shape in shapes:
+            if shape[0] == mask:
+                del shape[2][value]
+                if not shape[2]:
+                    shapes.remove(shape)
+                break
+        if not shapes:
+            del self._shapes[address]
+        addresses = customer.softwire.addresses
+        addresses[address] -= 1
+        if not addresses[address]:
+            del addresses[address]
+        if not addresses:
+            del self._by_b4[customer.b4]
+        self._size -= 1
 
-    def find(self, address: bytes, port: int) -> Binding | None:
-        """The binding of ``port`` on ``address`` (4 octets)."""
-        return next((b for b in self._by_address.get(address, ()) if b.owns(port)), None)
+    def _insert(self, customer: Customer) -> Customer:
+        address = customer.binding.address.packed
+        mask, floor, value = _shape_of(customer.binding)
+        shapes = self._shapes.setdefault(address, [])
+        for there, _, by_value in shapes:
+            if there == mask:
+                by_value[value] = customer
+                break
+        else:
+            shapes.append((mask, floor, {value: customer}))
+        customer.softwire = self._by_b4.setdefault(customer.b4, customer.softwire)
+        customer.softwire.addresses[address] += 1
+        self._size += 1
+        return customer
+
+    def _overlapping(self, binding: Binding) -> list[Customer]:
+        mask, _, value = _shape_of(binding)
+        found = []
+        for there, _, by_value in self._shapes.get(binding.address.packed, ()):
+            if there == mask:
+                # Of one shape: equal or disjoint.
+                found += [by_value[value]] if value in by_value else []
+            else:
+                found += [c for c in by_value.values() if c.binding.overlaps(binding)]
+        return found
+
+    # ---- looking up
+
+    def find(self, address: bytes, port: int) -> Customer | None:
+        """Who is bound to ``port`` of ``address`` (4 octets)."""
+        for mask, floor, by_value in self._shapes.get(address, ()):
+            if port >= floor:
+                found = by_value.get(port & mask)
+                if found is not None:
+                    return found
+        return self._derive(address, port) if self._rules else None
+
+    def whole(self, address: bytes) -> Customer | None:
+        """Who is bound to all of ``address``: the only one who may use protocols without ports (RFC 7618 7.1)."""
+        for mask, _, by_value in self._shapes.get(address, ()):
+            if not mask:
+                return by_value[0]
+        return self._derive(address, None) if self._rules else None
+
+    def has(self, address: bytes) -> bool:
+        """True when somebody is, or by a rule could be, bound to a part of ``address``."""
+        return address in self._shapes or (bool(self._rules) and self._covered(address))
 
     def knows(self, b4: bytes) -> bool:
         """True when some binding's softwire ends at ``b4`` (16 octets)."""
-        return b4 in self._by_b4
+        return b4 in self._by_b4 or any(True for _ in self._homes(b4))
 
     def bound_to(self, b4: bytes, address: bytes) -> bool:
         """True when ``b4`` has some ports of ``address``."""
-        return any(binding.b4.packed == b4 for binding in self._by_address.get(address, ()))
+        softwire = self._by_b4.get(b4)
+        if softwire is not None and address in softwire.addresses:
+            return True
+        return any(IPv4Address(address) in home for home in self._homes(b4))
+
+    def refuse(self, b4: bytes) -> None:
+        """Something that came from ``b4`` was not its own."""
+        softwire = self._by_b4.get(b4)
+        if softwire is not None:
+            softwire.refused += 1
+
+    # ---- mapping rules
+
+    def _covered(self, address: bytes) -> bool:
+        number = int.from_bytes(address, "big")
+        return any(number & mask == network for network, mask in self._prefixes)
+
+    def _homes(self, b4: bytes) -> Iterator[IPv4Network]:
+        """The IPv4 address or prefix of the CE whose MAP address is ``b4``."""
+        address = IPv6Address(b4)
+        for rule in self._rules:
+            if address in rule.rule_ipv6:
+                ce = map_ce(rule, IPv6Network((b4, rule.end_user_len), strict=False))
+                if ce.address == address:
+                    yield ce.ipv4 if isinstance(ce.ipv4, IPv4Network) else IPv4Network(ce.ipv4)
+
+    def _derive(self, address: bytes, port: int | None) -> Customer | None:
+        """The binding that the longest matching rule gives (RFC 7597 5.3); it is remembered."""
+        ipv4 = IPv4Address(address)
+        rule = next((rule for rule in self._rules if ipv4 in rule.rule_ipv4), None)
+        b4 = None if rule is None else ce_address_for(rule, ipv4, port)
+        if rule is None or b4 is None:
+            return None
+        length = rule.embedded_psid_len
+        psid = psid_of_port(port, rule.offset_len, length) if length and port is not None else None
+        ports = rule.explicit_ports if psid is None else PortSet(rule.offset_len, length, psid)
+        binding = Binding(ipv4, ports, b4)
+        if self._overlapping(binding):
+            return None  # a binding of the table goes before the rules
+        customer = self._insert(Customer(binding, derived=True))
+        self._derived[customer] = None
+        if len(self._derived) > MAX_DERIVED:
+            self.remove(next(iter(self._derived)).binding)
+        return customer
 
 
-@dataclass(frozen=True, slots=True)
-class Ends:
-    """Both ends of a packet as the binding sees them. The ports are None in fragments behind the first."""
-
-    protocol: int
-    source: bytes
-    source_port: int | None
-    destination: bytes
-    destination_port: int | None
-    train: tuple[bytes, ...] | None = None
-    """What the fragments of one packet have in common; None for a packet that is whole."""
-
-
-def ends_of(packet: bytes) -> Ends | Fate:
-    """The ends of an IPv4 packet, or the fate of one that has none.
-
-    For an ICMP query both ports are the identifier. For an ICMP error they are those of the *quoted* packet, turned
-    round: the error travels to whoever sent the packet, so the quoted source is the error's destination.
-    """
-    header = _header(packet)
-    if header is None:
-        return Fate.DROP_MALFORMED
-    protocol, source, destination, body, offset, more = header
-    train = (source, destination, bytes((protocol,)), packet[4:6]) if offset or more else None
-    if offset:
-        return Ends(protocol, source, None, destination, None, train)
-    if protocol in PORT_PROTOCOLS:
-        if len(body) < 4:
-            return Fate.DROP_MALFORMED
-        return Ends(protocol, source, _u16(body, 0), destination, _u16(body, 2), train)
-    if protocol != ICMP:
-        return Fate.DROP_UNSUPPORTED
-    if len(body) < 8:
-        return Fate.DROP_MALFORMED
-    if body[0] in ICMP_QUERIES:
-        return Ends(protocol, source, _u16(body, 4), destination, _u16(body, 4), train)
-    if body[0] not in ICMP_ERRORS:
-        return Fate.DROP_UNSUPPORTED
-    quoted = _header(body[8:], whole=False)
-    if quoted is None or quoted[4]:
-        return Fate.DROP_MALFORMED
-    inner_protocol, inner_source, inner_destination, inner_body, _, _ = quoted
-    if inner_protocol in PORT_PROTOCOLS and len(inner_body) >= 4:
-        from_port, to_port = _u16(inner_body, 0), _u16(inner_body, 2)
-    elif inner_protocol == ICMP and len(inner_body) >= 8 and inner_body[0] in ICMP_QUERIES:
-        from_port = to_port = _u16(inner_body, 4)
-    else:
-        return Fate.DROP_UNSUPPORTED
-    return Ends(protocol, inner_destination, to_port, inner_source, from_port, train)
-
-
-def _u16(data: bytes, at: int) -> int:
-    return data[at] << 8 | data[at + 1]
-
-
-def _header(packet: bytes, *, whole: bool = True) -> tuple[int, bytes, bytes, bytes, int, bool] | None:
-    """(protocol, source, destination, payload, fragment offset in octets, more fragments), or None."""
-    if len(packet) < 20 or packet[0] >> 4 != 4:
-        return None
-    length, total = (packet[0] & 15) * 4, _u16(packet, 2)
-    if length < 20 or len(packet) < length or total < length or (whole and len(packet) < total):
-        return None
-    fragment = _u16(packet, 6)
-    body = packet[length:total]
-    return packet[9], packet[12:16], packet[16:20], body, (fragment & 0x1FFF) * 8, bool(fragment & 0x2000)
-
-
-class Aftr:
-    """The lwAFTR's mind: a table, a memory for fragments, and a counter for every fate."""
-
-    def __init__(self, table: BindingTable) -> None:
-        self.table = table
-        self.counters: collections.Counter[str] = collections.Counter({fate.value: 0 for fate in Fate})
-        self._trains: collections.OrderedDict[tuple[bytes, ...], tuple[Fate, bytes, float]] = collections.OrderedDict()
-
-    def upward(self, packet: bytes, b4: bytes, now: float) -> Fate:
-        """The fate of an IPv4 ``packet`` that came out of the softwire of ``b4`` (16 octets). ``now`` in seconds."""
-        return self._decide(packet, b4, now)[0]
-
-    def downward(self, packet: bytes, now: float) -> tuple[Fate, bytes]:
-        """The fate of a ``packet`` from the IPv4 side, and the B4 (16 octets) it goes to when encapsulated."""
-        return self._decide(packet, None, now)
-
-    def _decide(self, packet: bytes, b4: bytes | None, now: float) -> tuple[Fate, bytes]:
-        ends = ends_of(packet)
-        if isinstance(ends, Fate):
-            verdict = ends, b""
-        elif ends.source_port is None or ends.destination_port is None:
-            verdict = self._train((b4 or b"", *(ends.train or ())), now)
-        else:
-            verdict = (
-                self._admit(ends.source, ends.source_port, packet, b4)
-                if b4 is not None
-                else self._deliver(ends.destination, ends.destination_port, packet)
-            )
-            if ends.train is not None:
-                self._trains[(b4 or b"", *ends.train)] = (*verdict, now + TRAIN_LIFE_S)
-                if len(self._trains) > MAX_TRAINS:
-                    self._trains.popitem(last=False)
-        self.counters[verdict[0].value] += 1
-        return verdict
-
-    def _train(self, key: tuple[bytes, ...], now: float) -> tuple[Fate, bytes]:
-        # Fragments behind the first have no ports: they share the first one's fate (RFC 7597 8.3.2).
-        fate, b4, until = self._trains.get(key, (Fate.DROP_FRAGMENT, b"", now))
-        return (fate, b4) if until >= now else (Fate.DROP_FRAGMENT, b"")
-
-    def _admit(self, address: bytes, port: int, packet: bytes, b4: bytes) -> tuple[Fate, bytes]:
-        table = self.table
-        binding = table.find(address, port)
-        if binding is not None and binding.b4.packed == b4:
-            # An ICMP error is matched by what it quotes, and must not come from another address than that.
-            return (Fate.DECAPSULATED if packet[12:16] == address else Fate.DROP_FOREIGN_ADDRESS), b""
-        if not table.knows(b4):
-            return Fate.DROP_UNKNOWN_SOFTWIRE, b""
-        return (Fate.DROP_OUTSIDE_PORT_SET if table.bound_to(b4, address) else Fate.DROP_FOREIGN_ADDRESS), b""
-
-    def _deliver(self, address: bytes, port: int, packet: bytes) -> tuple[Fate, bytes]:
-        binding = self.table.find(address, port)
-        if binding is None or packet[16:20] != address:
-            return Fate.DROP_NO_BINDING, b""
-        return Fate.ENCAPSULATED, binding.b4.packed
+def _shape_of(binding: Binding) -> tuple[int, int, int]:
+    """(mask, lowest port, masked port): shapes of one mask have one lowest port."""
+    ports = binding.ports
+    return (0, 0, 0) if ports is None else (ports.mask, ports.floor, ports.value)

@@ -19,14 +19,16 @@ import struct
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import IPv6Address
 from pathlib import Path
 
 from b4client import api
 from b4client.lab import serverconfig
 from b4client.lab.feed import Change, Feed
+from b4client.lab.feedhub import FeedHub
 from b4client.lab.leasefile import LeaseFile
+from b4client.lab.leaserecord import Lease
 from b4client.lab.leases import LeaseDatabase
 from b4client.lab.misbehave import CASES, MisbehavingServer
 from b4client.lab.server import Reply, Server, ServerSettings
@@ -48,14 +50,21 @@ class Service:
     """Server, lease file and feed as one: whatever ``handle`` returns may be sent, its leases are on the disk.
 
     ``tell`` is called with every binding that comes or goes, in order; ControlError and OSError from it mean "not now",
-    ValueError "never".
+    ValueError "never". ``publish`` is called with all records that change, and first with those in force.
     """
 
-    def __init__(self, server: Server, file: LeaseFile | None, tell: Callable[[Change], None] | None) -> None:
+    def __init__(
+        self,
+        server: Server,
+        file: LeaseFile | None,
+        tell: Callable[[Change], None] | None,
+        publish: Callable[[Iterable[Lease]], None] | None = None,
+    ) -> None:
         self.server = server
         self._file = file
         self._feed = Feed()
         self._tell = tell
+        self._publish = publish
         self._pending: deque[Change] = deque()
 
     @classmethod
@@ -65,6 +74,7 @@ class Service:
         now: float,
         tell: Callable[[Change], None] | None = None,
         build: Callable[[ServerSettings, LeaseDatabase], Server] = Server,
+        publish: Callable[[Iterable[Lease]], None] | None = None,
     ) -> Service:
         """Read the lease file if there is one, ``build`` the server on it, tell what was bound before.
 
@@ -80,8 +90,10 @@ class Service:
             if file is not None:
                 file.close()
             raise
-        service = cls(build(config.server, leases), file, tell)
+        service = cls(build(config.server, leases), file, tell, publish)
         leases.drain()
+        if publish is not None:
+            publish(leases.active(now))
         service._queue(service._feed.update(leases.active(now)))
         return service
 
@@ -113,6 +125,8 @@ class Service:
             return
         if self._file is not None and self._file.append(changes):
             self._file.rewrite(self.server.leases)
+        if self._publish is not None:
+            self._publish(changes)
         self._queue(self._feed.update(changes))
 
     def _queue(self, changes: list[Change]) -> None:
@@ -230,7 +244,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = serverconfig.load(args.config)
         port = Port(config.interface)
-        service = Service.open(config, time.time(), aftr_teller(config.aftr) if config.aftr else None, build)
+        hub = FeedHub(config.feed) if config.feed else None
+        tell = aftr_teller(config.aftr) if config.aftr else None
+        service = Service.open(config, time.time(), tell, build, hub.publish if hub else None)
+        if hub is not None:
+            hub.start()
     except ConfigError as error:
         print(f"serve: {error}", file=sys.stderr)
         return EX_CONFIG

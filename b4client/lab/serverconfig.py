@@ -6,6 +6,7 @@
     server_id = "192.0.0.1"                # option 54
     lease_file = "/var/tmp/lab.leases"     # without it a restart forgets
     aftr = "/run/lab/aftr.sock"            # the lwAFTR that learns the bindings
+    feed = "/run/lab/feed.sock"            # where lwAFTRs come and ask for them (b4client.lab.aftr --feed)
     [[shared]]                             # addresses with port sets; offset 0, psid_len 6
     first = "192.0.2.1"
     last = "192.0.2.9"
@@ -69,6 +70,7 @@ class LabConfig:
     max_per_customer: int | None = None
     lease_file: Path | None = None
     aftr: Path | None = None
+    feed: Path | None = None
 
 
 class _Table:
@@ -190,6 +192,7 @@ def parse(document: object) -> LabConfig:
     duid = top.take("duid", _octets, DEFAULT_DUID)
     lease_file: Path | None = top.take("lease_file", _path, None)
     aftr: Path | None = top.take("aftr", _path, None)
+    feed: Path | None = top.take("feed", _path, None)
     policy = top.table("policy")
     limit: int | None = policy.take("max_leases_per_customer", _some, None)
     authoritative = policy.take("authoritative", _flag, False)
@@ -199,7 +202,7 @@ def parse(document: object) -> LabConfig:
     dhcp4_settings = _dhcp4(top, server_id, authoritative)
     server = _dhcp6(top, duid, dhcp4_settings, customer_prefix_len)
     top.finish()
-    return LabConfig(interface, server, pools, limit, lease_file, aftr)
+    return LabConfig(interface, server, pools, limit, lease_file, aftr, feed)
 
 
 def _pools(top: _Table, policy: _Table) -> Pools:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from b4client.lab.binding import Ends, ends_of
+from b4client.lab.aftrpacket import Ends, ends_of
 from b4client.lab.netns import Namespace
 
 PORT = 8080
