@@ -73,6 +73,8 @@ class Daemon:
         with contextlib.ExitStack() as undo:
             undo.callback(self._worker.shutdown, wait=True)
             undo.enter_context(_instance_lock(settings.daemon.run_dir, settings.instance))
+            self._dataplane.prepare()
+            undo.callback(self._dataplane.close)
             self._link = await self._in_worker(self._wait_for_interface)
             store = Store(
                 settings.daemon.state_dir,
@@ -141,7 +143,6 @@ class Daemon:
         pending = [job for job in self._jobs if job.get_name() == "kernel"]
         if pending:
             await asyncio.wait(pending, timeout=STOP_TIMEOUT_S)
-        await self._in_worker(self._dataplane.close)
 
     # ---- the machine
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Address
 from pathlib import Path
@@ -91,6 +91,7 @@ class Dataplane:
         self._memory: Memory | None = None
         self._nft: nft.Nft | None = None
         self._capabilities: Capabilities | None = None
+        self._standby: userspace.Standby | None = None
 
     # ---- what the machine can do
 
@@ -104,8 +105,22 @@ class Dataplane:
                 userspace=userspace.available(),
                 ct_timeouts=self._probe_ct_timeouts(rules),
             )
-            self._encapsulation(self._capabilities)
+            if self._encapsulation(self._capabilities) is not Encapsulation.USERSPACE and self._standby is not None:
+                self._standby.close()
         return self._capabilities
+
+    def prepare(self) -> None:
+        """Begin what takes long and needs no lease: a pump that loads while we do, where one will be needed.
+
+        One that carries traffic already is left to it. What cannot be started now is started, or explained, later.
+        """
+        if self._settings.encapsulation is Encapsulation.KERNEL or userspace.running(
+            self._device, run_dir=self._run_dir
+        ):
+            return
+        if self._settings.encapsulation is Encapsulation.USERSPACE or not userspace.kernel_driver_known():
+            with suppress(DataplaneError):
+                self._standby = userspace.Standby(self._run_dir)
 
     @staticmethod
     def _probe_ct_timeouts(rules: nft.Nft) -> bool:
@@ -330,7 +345,9 @@ class Dataplane:
                         "softwire",
                         lambda: userspace.start(link.name, old.local, old.remote, old.mtu, run_dir=self._run_dir),
                     )
-                userspace.start(link.name, link.local, link.remote, link.mtu, run_dir=self._run_dir)
+                userspace.start(
+                    link.name, link.local, link.remote, link.mtu, run_dir=self._run_dir, standby=self._standby
+                )
                 changed = True
         present = rtnl.observe_tunnel(link.name)
         if present is not None and present.mtu != link.mtu:
@@ -474,3 +491,5 @@ class Dataplane:
     def close(self) -> None:
         """Free what this process holds; the softwire stays."""
         self._nft = None
+        if self._standby is not None:
+            self._standby.close()

@@ -124,11 +124,13 @@ def serve(forwarder: Forwarder, control: Control) -> str:
     return forwarder.end_reason
 
 
-def main(arguments: list[str]) -> None:
-    """Arguments: device, local, remote, mtu, path of the Unix socket. One JSON line on standard output: how it went."""
-    if os.fork():
+def main() -> None:
+    """One JSON line on standard input says what to do: device, local, remote, mtu, path of the Unix socket. One line on
+    standard output says how it went. Without input there is nothing to do: whoever kept us ready has ended."""
+    line = sys.stdin.readline()
+    if not line or os.fork():
         os._exit(0)  # whoever started us need not wait for us, nor be there for it
-    device, local, remote, mtu, path = arguments
+    device, local, remote, mtu, path = json.loads(line)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = None
@@ -158,4 +160,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -71,7 +71,50 @@ def available() -> str | None:
     return None
 
 
-def start(device: str, local: IPv6Address, remote: IPv6Address, mtu: int, *, run_dir: Path) -> None:
+def kernel_driver_known() -> bool:
+    """True when ip6_tunnel is loaded, or lies ready to be: the userspace softwire will hardly be needed.
+
+    A guess from files, for a decision that only costs time when it is wrong; the kernel itself is asked later.
+    """
+    if Path("/sys/module/ip6_tunnel").exists() or Path("/proc/sys/net/ipv6/conf/ip6tnl0").exists():
+        return True
+    modules = Path("/lib/modules", os.uname().release)
+    for name in ("modules.dep", "modules.builtin"):
+        with contextlib.suppress(OSError):
+            if b"/ip6_tunnel.ko" in (modules / name).read_bytes():
+                return True
+    return False
+
+
+class Standby:
+    """A pump that has loaded everything and waits to be told what to do: the slow half of a start, done before
+    the lease is there. It ends by itself when whoever keeps it ends."""
+
+    def __init__(self, run_dir: Path) -> None:
+        """Raises DataplaneError when no process can be started."""
+        self._process: subprocess.Popen[bytes] | None = _launch(run_dir)
+
+    def take(self) -> subprocess.Popen[bytes] | None:
+        """The process, once; None when it is used up or has ended."""
+        process, self._process = self._process, None
+        return process if process is not None and process.poll() is None else None
+
+    def close(self) -> None:
+        """Let it go, if it was not used."""
+        process = self.take()
+        if process is not None:
+            process.communicate()
+
+
+def start(
+    device: str,
+    local: IPv6Address,
+    remote: IPv6Address,
+    mtu: int,
+    *,
+    run_dir: Path,
+    standby: Standby | None = None,
+) -> None:
     """Make ``device`` a softwire from ``local`` to ``remote``; returns when it forwards. ``mtu``: IPv4 octets.
 
     The TUN is created when absent. A pump with these parameters is left alone; with others it is replaced, the new one
@@ -81,7 +124,8 @@ def start(device: str, local: IPv6Address, remote: IPv6Address, mtu: int, *, run
         pump = running(device, run_dir=run_dir)
         if pump and (pump.local, pump.remote, pump.mtu) == (local, remote, mtu):
             return
-        _spawn([device, str(local), str(remote), str(mtu), _socket_name(device)], run_dir)
+        process = standby.take() if standby is not None else None
+        _employ(process or _launch(run_dir), [device, str(local), str(remote), str(mtu), _socket_name(device)])
 
 
 def running(device: str, *, run_dir: Path) -> Pump | None:
@@ -145,22 +189,30 @@ def _end_pump(device: str, run_dir: Path) -> None:
         pass  # no pump, or it ended in between
 
 
-def _spawn(arguments: list[str], run_dir: Path) -> None:
-    """Start the pump detached and wait for its word. DataplaneError."""
+def _launch(run_dir: Path) -> subprocess.Popen[bytes]:
+    """Start a pump's process, detached; it waits on its standard input. DataplaneError."""
     # Isolated, and without site: the package's own place is all that it needs to find, installed or in a checkout.
     root = str(Path(__file__).resolve().parents[2])
-    program = f"import sys; sys.path.append({root!r}); from b4client.dataplane.pump import main; main(sys.argv[1:])"
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", program, *arguments],
-        cwd=run_dir,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    program = f"import sys; sys.path.append({root!r}); from b4client.dataplane.pump import main; main()"
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", program],
+            cwd=run_dir,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise DataplaneError("start a pump", error.strerror or str(error), errno=error.errno or 0) from error
+
+
+def _employ(process: subprocess.Popen[bytes], arguments: list[str]) -> None:
+    """Tell a waiting pump what to do and wait for its word. DataplaneError."""
     operation = f"start the pump of {arguments[0]}"
     try:
-        output, _ = process.communicate(timeout=START_S)
+        output, _ = process.communicate(json.dumps(arguments).encode() + b"\n", timeout=START_S)
     except subprocess.TimeoutExpired:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
