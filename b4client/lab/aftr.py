@@ -263,7 +263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, ours)
     machine.start()
     if reader is not None:
-        threading.Thread(target=reader.run, name="feed", daemon=True).start()
+        threading.Thread(target=reader.run, args=(threading.Event(),), name="feed", daemon=True).start()
     if args.control is not None:
         threading.Thread(target=control.serve, args=(args.control,), name="control", daemon=True).start()
     while True:

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from b4client.lab import aftrfate, aftricmp
 from b4client.lab.aftrcustomer import Customer
 from b4client.lab.aftrfate import REJECTED, Fate
-from b4client.lab.aftrfragments import FragmentMemory, Key, Train
+from b4client.lab.aftrfragments import FragmentMemory, Key, Place, Train
 from b4client.lab.aftricmp import IPV6_HEADER, TokenBucket
 from b4client.lab.aftrpacket import (
     DF,
@@ -80,7 +80,6 @@ class _Carry(NamedTuple):
 
 _HEADER = struct.Struct("!BBHxxHxBxx4s4sHH")
 _MIN_TUNNEL_MTU: Final = IPV6_MIN_MTU - IPV6_HEADER
-_OVERLAP: Final = _Verdict(Fate.DROP_FRAGMENT_OVERLAP)
 _DECAPSULATED, _ENCAPSULATED = Fate.DECAPSULATED, Fate.ENCAPSULATED
 _SAID: Final = {
     (aftricmp.UNREACHABLE, aftricmp.HOST_UNREACHABLE): aftrfate.UNREACHABLE,
@@ -235,12 +234,16 @@ class Aftr:
         assert fragment is not None  # noqa: S101 - only fragments come here
         if not train.verdict.stands:
             train.verdict = _Verdict(Fate.DROP_NO_BINDING if carry.b4 is None else Fate.DROP_OUTSIDE_PORT_SET)
-        placed = train.place(fragment)
-        if placed is None:
-            train.verdict = _OVERLAP
+        place = train.place(fragment)
+        if place is Place.AGAIN:
+            return self._finish(_Verdict(Fate.DROP_FRAGMENT_OVERLAP), carry, now)
+        if place is Place.OVERLAPS:
+            train.verdict = _Verdict(Fate.DROP_FRAGMENT_OVERLAP)
+        elif place is Place.SCATTERS:
+            train.verdict = _Verdict(Fate.DROP_FRAGMENT_MEMORY)
         if train.complete:
             self.fragments.end(key)
-        return self._finish(train.verdict if placed else _OVERLAP, carry, now)
+        return self._finish(train.verdict, carry, now)
 
     # ---- what follows from a verdict
 

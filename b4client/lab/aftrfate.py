@@ -53,7 +53,7 @@ FATES: Final = {
     Fate.DROP_ICMP_POLICY: "an ICMP type that the policy keeps out",
     Fate.DROP_FRAGMENT: "a fragment whose first one, with the ports, was never seen",
     Fate.DROP_FRAGMENT_OVERLAP: "a fragment over octets that another one brought already, and what follows it",
-    Fate.DROP_FRAGMENT_MEMORY: "a fragment that came before its first one, with no room to let it wait",
+    Fate.DROP_FRAGMENT_MEMORY: "a fragment that nothing more can be remembered of: too many wait, or too many gaps",
 }
 """Every fate in a sentence. Fragments behind the first share its fate (RFC 7597 8.3.2)."""
 

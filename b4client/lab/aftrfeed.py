@@ -11,7 +11,6 @@ import json
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,9 +135,9 @@ class FeedReader:
         with self._lock:
             self._follower.expire(self._now())
 
-    def run(self) -> None:
-        """Follow the server, for ever."""
-        while True:
+    def run(self, ended: threading.Event) -> None:
+        """Follow the server until ``ended``; at the latest when a meeting is over."""
+        while not ended.is_set():
             try:
                 self._meet()
             except OSError:
@@ -146,7 +145,7 @@ class FeedReader:
             except (ValueError, RecursionError) as error:
                 print(f"aftr: the feed {self._path} speaks nonsense: {error}", file=sys.stderr, flush=True)
             self._connected = False
-            time.sleep(RETRY_S)
+            ended.wait(RETRY_S)
 
     def _meet(self) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:

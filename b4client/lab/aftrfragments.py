@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import collections
+import enum
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
@@ -33,6 +34,15 @@ Held = TypeVar("Held")
 """A fragment that waits, with what is needed to carry on."""
 
 
+class Place(enum.Enum):
+    """What a fragment does to the datagram it belongs to."""
+
+    FITS = "brings octets that were not there"
+    AGAIN = "brings what was there before, by itself harmless and useless"
+    OVERLAPS = "would rewrite octets, or the end of the datagram: nothing more of it may go on"
+    SCATTERS = "leaves more gaps than are remembered: nothing more of it may go on"
+
+
 @dataclass(slots=True)
 class Train(Generic[Verdict]):
     """A datagram of which fragments go by. ``spans`` are the octets that were there: ascending, with gaps between."""
@@ -42,18 +52,18 @@ class Train(Generic[Verdict]):
     spans: list[tuple[int, int]] = field(default_factory=list)
     end: int | None = None
 
-    def place(self, fragment: Fragment) -> bool | None:
-        """Note the octets of ``fragment``. False when all were there before, None when it must end the datagram."""
+    def place(self, fragment: Fragment) -> Place:
+        """Note the octets of ``fragment``."""
         start, end = fragment.start, fragment.end
         spans = self.spans
         at = bisect.bisect_right(spans, (start, 65536))
         before = spans[at - 1] if at else (-1, -1)
         after = spans[at] if at < len(spans) else (65536, 65536)
         if before[0] <= start and end <= before[1]:
-            return False
+            return Place.AGAIN
         beyond = self.end is not None and (end > self.end or (not fragment.more and end != self.end))
         if before[1] > start or after[0] < end or beyond or (not fragment.more and spans and spans[-1][1] > end):
-            return None
+            return Place.OVERLAPS
         if not fragment.more:
             self.end = end
         first, last = (at - 1, before[0]) if before[1] == start else (at, start)
@@ -61,7 +71,7 @@ class Train(Generic[Verdict]):
             spans[first : at + 1] = [(last, after[1])]
         else:
             spans[first:at] = [(last, end)]
-        return True if len(spans) <= MAX_GAPS else None
+        return Place.FITS if len(spans) <= MAX_GAPS else Place.SCATTERS
 
     @property
     def complete(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import select
 import socket
 import threading
 from collections.abc import Iterable
@@ -102,9 +103,8 @@ def _tell(connection: socket.socket, message: dict[str, Any]) -> bool:
 def _gone(connection: socket.socket) -> bool:
     """True when the peer has ended the connection. Between messages it says nothing."""
     try:
-        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except BlockingIOError:
-        return False
+        ready, _, _ = select.select([connection], [], [], 0)
+        return bool(ready) and connection.recv(1, socket.MSG_PEEK) == b""
     except OSError:
         return True
 
