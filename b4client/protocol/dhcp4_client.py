@@ -187,8 +187,6 @@ class Dhcp4Client:
     def restart(self, now: float, reason: str) -> list[Output]:
         """Give up what there is and DISCOVER (the 4o6 source address changed, RFC 7618 6 [F-10])."""
         lost = self._lost(reason)
-        held = self._state.lease if isinstance(self._state, InitReboot) else self.lease
-        self._previous = held or self._previous
         self._failures = 0
         self._enter(Init(now))
         return lost + self.wake(now)
@@ -284,7 +282,6 @@ class Dhcp4Client:
     def _overdue(self, now: float, lease: Lease4) -> list[Output]:
         """T1, T2 or the end of the lease has come; after a suspension several at once, and the last one counts."""
         if now >= lease.expires_at:
-            self._previous = lease
             self._enter(Init(now))
             # RFC 2131 4.4.5 [S-9]: any use ends at once, before anything new is tried.
             return [Lost("the lease expired"), *self.wake(now)]
