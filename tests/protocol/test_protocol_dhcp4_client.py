@@ -25,7 +25,10 @@ from timescript import (
 )
 
 from b4client.model.portset import PortSet
-from b4client.protocol.dhcp4_client import MAX_OFFERS
+from b4client.model.settings import ProtocolSettings
+from b4client.protocol.counters import Counters
+from b4client.protocol.dhcp4_client import MAX_OFFERS, Dhcp4Client
+from b4client.protocol.dhcp4_messages import Identity
 from b4client.wire.dhcp4 import BOOTREQUEST, MessageType, Option
 
 # ---- INIT
@@ -108,6 +111,11 @@ def test_a_retransmission_within_the_window_forgets_no_offer() -> None:
     script.offer()
     assert script.until(7) == [(4.0, "DISCOVER U=0"), (6.0, "REQUEST U=0")]
     assert script.last.ports == PORTS
+
+
+def test_as_long_as_nobody_knows_how_many_servers_there_are_offers_are_collected() -> None:
+    client = Dhcp4Client(Identity(CLIENT_ID, b""), ProtocolSettings(), rng=random.Random(1), counters=Counters())
+    assert client.several_servers
 
 
 def test_with_one_server_the_first_offer_is_taken_at_once() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from timescript import (
@@ -87,7 +86,7 @@ WITHOUT_LEASE: dict[str, Way] = {"STOPPED": stopped, "INIT": waiting, "SELECTING
 HOLDING: dict[str, Way] = {"BOUND": bound, "RENEWING": renewing, "REBINDING": rebinding, "INIT-REBOOT": verifying}
 
 
-def ways(*named: dict[str, Way]) -> Any:
+def ways(*named: dict[str, Way]) -> pytest.MarkDecorator:
     every = {name: way for group in named for name, way in group.items()}
     return pytest.mark.parametrize("way", every.values(), ids=every)
 

@@ -176,9 +176,21 @@ def test_secs(row: Row) -> None:
 
 def test_secs_of_a_retransmitted_discover() -> None:
     """RFC 2131 table 1: seconds since the client began."""
-    script = Script().to_selecting()
-    script.until(30)
-    assert [(s.at, s.message.secs) for s in script.sent] == [(0, 0), (4, 4), (12, 12), (28, 28)]
+    script = Script()
+    script.now = 1000.0
+    script.to_selecting().until(1030)
+    assert [(s.at, s.message.secs) for s in script.sent] == [(1000, 0), (1004, 4), (1012, 12), (1028, 28)]
+
+
+@pytest.mark.parametrize("start_delay", [False, True])
+def test_secs_of_a_retransmitted_reboot(start_delay: bool) -> None:
+    """Since its first REQUEST; the random wait before it does not count."""
+    script = Script(start_delay=start_delay)
+    script.now = 1000.0
+    script.tell(script.client.reboot, lease_at(), in_use=False, usable=True)
+    script.until(1020)
+    first = 1005.5 if start_delay else 1000.0
+    assert [(s.at, s.message.secs) for s in script.sent] == [(first, 0), (first + 4, 4), (first + 12, 12)]
 
 
 def test_secs_ends_at_16_bits() -> None:

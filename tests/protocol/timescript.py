@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from typing import Any
 
 from b4client.model.lease import Lease4
 from b4client.model.portset import PortSet
@@ -264,7 +265,7 @@ class Script:
         return self
 
 
-def bound(**settings: object) -> Script:
+def bound(**settings: Any) -> Script:
     """A client that is BOUND at 0 s to a shared address for 3600 s, T1 1800 s, T2 3150 s."""
     return Script(several=False, **settings).to_bound()
 
