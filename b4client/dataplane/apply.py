@@ -310,7 +310,7 @@ class Dataplane:
 
     def _delete_tables(self) -> None:
         name = table_name(self._device)
-        for family in ("ip", "arp"):
+        for family in ("ip", "arp", "ip6"):
             self._rules().delete_table(family, name)
 
     def _make_link(self, target: Plan, wan_index: int, memory: Memory, undo: _Undo) -> bool:

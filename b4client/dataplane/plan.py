@@ -113,7 +113,7 @@ def plan(
         address=config.ipv4,
         routes=routes,
         sysctls=_sysctls(config.wan, device),
-        tables=(("ip", name), ("arp", name)),
+        tables=(("ip", name), ("arp", name), ("ip6", name)),
         ruleset=_ruleset(config, settings, name, link.mtu, ct_timeouts),
     )
 
@@ -176,6 +176,7 @@ def _ruleset(config: SoftwireConfig, settings: SoftwireSettings, name: str, mtu:
         *_guard(device, address, ports),
         "}",
         *_arp_guard(name, address),
+        *_icmp6_guard(name, config),
     ]
     return "\n".join(parts) + "\n"
 
@@ -400,3 +401,20 @@ def _arp_guard(name: str, address: IPv4Address) -> list[str]:
         for hook in ("input", "output")
     ]
     return [f"table arp {name}", f"delete table arp {name}", f"table arp {name} {{", *chains, "}"]
+
+
+def _icmp6_guard(name: str, config: SoftwireConfig) -> list[str]:
+    """Where ip6_tunnel is loaded and the softwire is ours all the same, the kernel answers every packet of the BR with
+    "port unreachable", since it belongs to none of *its* tunnels; the BR would take our customer for gone (RFC 2473 8).
+    """
+    return [
+        f"table ip6 {name}",
+        f"delete table ip6 {name}",
+        f"table ip6 {name} {{",
+        "  chain output {",
+        "    type filter hook output priority filter; policy accept;",
+        f"    ip6 saddr {config.local} ip6 daddr {config.remote} icmpv6 type destination-unreachable "
+        "icmpv6 code port-unreachable drop",
+        "  }",
+        "}",
+    ]

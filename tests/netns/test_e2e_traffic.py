@@ -106,6 +106,17 @@ def test_many_connections_at_once(connect: Callable[[KeaSettings], Line], ports:
     line.assert_clean()
 
 
+def test_userspace_softwire_beside_the_driver(testbed: Testbed, client_in: Callable[..., Client]) -> None:
+    """Where the kernel has ip6_tunnel it would tell the BR with every packet that nobody here wants it."""
+    client = client_in(testbed, "--encapsulation", "userspace")
+    client.start()
+    assert client.wait_bound()["dataplane"]["kind"] == "tun"
+    before = testbed.aftr_counters()["icmpv6-unreachable"]
+    with Server(testbed.srv):
+        tcp_transfer(testbed.lan, SERVER, 10_000)
+    assert testbed.aftr_counters()["icmpv6-unreachable"] == before
+
+
 def test_this_machine_itself_stays_inside_the_set(connect: Callable[[KeaSettings], Line]) -> None:
     """What the CPE sends on its own account is translated like what it forwards (RFC 7618 7.1 [N-1])."""
     line = connect(KeaSettings(ports=PortSet(6, 8, 0x34)))
