@@ -23,7 +23,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import IPv6Address
 from pathlib import Path
 
@@ -123,6 +123,7 @@ class Machine:
         # One lock for table and counters: the threads meet only there.
         self.lock = threading.Lock()
         self._device = device
+        self._chores: list[Callable[[], None]] = []
         self._tun = open_tun(device)
         self._softwires = SoftwireSocket(address, receives=True)
         self._hairpin = SoftwireSocket(address, receives=False)
@@ -138,8 +139,20 @@ class Machine:
         """Start moving packets, in threads that end with the process."""
         # A thread that ends with a traceback must not leave a process that looks alive.
         threading.excepthook = lambda failure: (sys.__excepthook__(*failure[:3]), os._exit(70))  # type: ignore
-        for work in (self._upward, self._downward, self._errors):
+        for work in (self._upward, self._downward, self._errors, self._housekeeping):
             threading.Thread(target=work, name=work.__name__, daemon=True).start()
+
+    def also(self, work: Callable[[], None]) -> None:
+        """Do ``work`` every second, too."""
+        self._chores.append(work)
+
+    def _housekeeping(self) -> None:
+        while True:
+            time.sleep(TICK_S)
+            with self.lock:
+                self.aftr.tick(time.monotonic())
+            for work in self._chores:
+                work()
 
     def _upward(self) -> None:
         receive, upward, monotonic = self._softwires.socket.recvmsg, self.aftr.upward, time.monotonic
@@ -263,20 +276,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, ours)
     machine.start()
     if reader is not None:
+        machine.also(reader.expire)
         threading.Thread(target=reader.run, args=(threading.Event(),), name="feed", daemon=True).start()
     if args.control is not None:
         threading.Thread(target=control.serve, args=(args.control,), name="control", daemon=True).start()
-    while True:
-        caught = signal.sigtimedwait(ours, TICK_S)
-        if caught is None:
-            with machine.lock:
-                aftr.tick(time.monotonic())
-            if reader is not None:
-                reader.expire()
-        elif caught.si_signo == signal.SIGUSR1:
-            print(json.dumps(control.answer("counters", {})), flush=True)
-        else:
-            return 0
+    # Not sigtimedwait: CPython makes up a signal when the process was stopped while its time ran out.
+    while signal.sigwait(ours) == signal.SIGUSR1:
+        print(json.dumps(control.answer("counters", {})), flush=True)
+    return 0
 
 
 def set_up(device: str, mtu: int, routes: Sequence[str]) -> None:
