@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from ipaddress import IPv6Address
+from ipaddress import IPv4Network, IPv6Address
 from pathlib import Path
 
 from b4client.dataplane import tunio
@@ -229,7 +229,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--device", default="softwire", help="name of the TUN device (default softwire)")
     parser.add_argument("--mtu", type=int, default=1500, help="MTU of the TUN device (default 1500)")
-    parser.add_argument("--route", action="append", default=[], help="IPv4 prefix to route into the softwires")
+    parser.add_argument("--route", type=IPv4Network, action="append", default=[], help="IPv4 prefix of the customers")
     parser.add_argument("--control", type=Path, help="Unix socket for commands, see b4client.lab.aftrcontrol")
     policy = parser.add_argument_group("policy (also changed while it runs, by the command policy)")
     policy.add_argument("--reject", action=switch, default=False, help="ICMPv6 type 1 code 5 to unbound softwires")
@@ -257,7 +257,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             reject_rate=args.reject_rate,
             icmpv4_rate=args.icmpv4_rate,
         )
-        aftr = Aftr(BindingTable(args.binding, args.rule), args.address, policy)
+        aftr = Aftr(BindingTable(args.binding, args.rule, args.route), args.address, policy)
         machine = Machine(args.address, args.device, aftr)
     except (OSError, ValueError) as error:
         print(f"aftr: cannot start: {error}", file=sys.stderr)
@@ -286,7 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def set_up(device: str, mtu: int, routes: Sequence[str]) -> None:
+def set_up(device: str, mtu: int, routes: Sequence[IPv4Network]) -> None:
     """Bring the TUN up, lead ``routes`` into it, and keep the kernel from answering in our place. Raises LabError."""
     done = subprocess.run(["nft", "-f", "-"], input=SILENCE, text=True, capture_output=True, check=False)
     if done.returncode:

@@ -42,7 +42,7 @@ FATES: Final = {
     Fate.DROP_FOREIGN_ADDRESS: "from a softwire, with an IPv4 source address of which that softwire has no port",
     Fate.DROP_OUTSIDE_PORT_SET: "from a softwire, with a source port (ICMP: identifier) that is not its own",
     Fate.DROP_NO_BINDING: "from the IPv4 side, to an address and port (ICMP: identifier) that nobody is bound to",
-    Fate.DROP_HAIRPIN_NO_BINDING: "from a softwire to a shared address, at a port that nobody is bound to",
+    Fate.DROP_HAIRPIN_NO_BINDING: "from a softwire to an address of ours and a port that nobody is bound to",
     Fate.DROP_HAIRPIN_POLICY: "from a softwire to another one, which the policy forbids",
     Fate.DROP_HAIRPIN_TTL: "from a softwire to another one, and the time to live is over",
     Fate.DROP_TOO_BIG: "longer than the softwire's MTU, and DF forbids to fragment (RFC 2473 7.2)",

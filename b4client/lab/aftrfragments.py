@@ -61,7 +61,7 @@ class Train(Generic[Verdict]):
         after = spans[at] if at < len(spans) else (65536, 65536)
         if before[0] <= start and end <= before[1]:
             return Place.AGAIN
-        beyond = self.end is not None and (end > self.end or (not fragment.more and end != self.end))
+        beyond = self.end is not None and (end > self.end or not fragment.more)
         if before[1] > start or after[0] < end or beyond or (not fragment.more and spans and spans[-1][1] > end):
             return Place.OVERLAPS
         if not fragment.more:

@@ -80,15 +80,21 @@ def _fields(text: str, form: str, needed: set[str], optional: set[str]) -> tuple
 class BindingTable:
     """Bindings by address and port; no port of an address is ever bound twice.
 
-    Iterating gives the bindings, ``customers`` what is remembered of each.
+    Iterating gives the bindings, ``customers`` what is remembered of each. ``pools`` are the prefixes that are routed
+    to the lwAFTR, whether somebody is bound there or not.
     """
 
-    def __init__(self, bindings: Iterable[Binding] = (), rules: Iterable[MappingRule] = ()) -> None:
+    def __init__(
+        self,
+        bindings: Iterable[Binding] = (),
+        rules: Iterable[MappingRule] = (),
+        pools: Iterable[IPv4Network] = (),
+    ) -> None:
         self._shapes: dict[bytes, list[Shape]] = {}
         self._by_b4: dict[bytes, Softwire] = {}
         self._derived: collections.OrderedDict[Customer, None] = collections.OrderedDict()
         self._rules = tuple(sorted(rules, key=lambda rule: -rule.rule_ipv4.prefixlen))
-        prefixes = [rule.rule_ipv4 for rule in self._rules]
+        prefixes = {*pools, *(rule.rule_ipv4 for rule in self._rules)}
         self._prefixes = [(int(prefix.network_address), int(prefix.netmask)) for prefix in prefixes]
         self._size = 0
         for binding in bindings:
@@ -198,8 +204,14 @@ class BindingTable:
         return self._derive(address, None) if self._rules else None
 
     def has(self, address: bytes) -> bool:
-        """True when somebody is, or by a rule could be, bound to a part of ``address``."""
-        return address in self._shapes or (bool(self._rules) and self._covered(address))
+        """True when ``address`` is one of ours: somebody is bound there, or it is in a pool, or under a rule."""
+        if address in self._shapes:
+            return True
+        number = int.from_bytes(address, "big")
+        for network, mask in self._prefixes:  # noqa: SIM110 - asked for every packet: any() costs twice as much
+            if number & mask == network:
+                return True
+        return False
 
     def knows(self, b4: bytes) -> bool:
         """True when some binding's softwire ends at ``b4`` (16 octets)."""
@@ -219,10 +231,6 @@ class BindingTable:
             softwire.refused += 1
 
     # ---- mapping rules
-
-    def _covered(self, address: bytes) -> bool:
-        number = int.from_bytes(address, "big")
-        return any(number & mask == network for network, mask in self._prefixes)
 
     def _homes(self, b4: bytes) -> Iterator[IPv4Network]:
         """The IPv4 address or prefix of the CE whose MAP address is ``b4``."""

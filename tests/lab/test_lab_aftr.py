@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 import pytest
 from aftrcase import (
@@ -78,11 +78,11 @@ def test_upward_from_somebody_else(case: Case) -> None:
 
 
 def test_octets_behind_the_packet_stay_behind(case: Case) -> None:
-    packet = bytes(out())
-    assert case.up(packet + b"padding").outcomes == ((TO_INTERNET, packet, None, b""),)
-    down = bytes(back())
-    ((_, octets, _, _),) = case.down(down + b"padding").outcomes
-    assert octets == down
+    for packet in (bytes(out()), longer(out()), longer(out() / bytes(1000))):
+        assert case.up(packet + b"padding").outcomes == ((TO_INTERNET, packet, None, b""),)
+    for packet in (bytes(back()), longer(back(size=1000))):
+        ((_, octets, _, _),) = case.down(packet + b"padding").outcomes
+        assert octets == packet
 
 
 # ---- downward
@@ -142,6 +142,17 @@ def test_hairpin_checks_both_ends(case: Case) -> None:
     nobody = IP(src=str(SHARED), dst=str(SHARED)) / UDP(sport=ALICE_PORT, dport=UNBOUND_PORT)
     done = case.up(nobody)
     assert (done.fate, done.outcomes) == ("drop-hairpin-no-binding", ())
+
+
+def test_our_own_addresses_never_go_to_the_internet(case: Case) -> None:
+    """Those of the pool that nobody has, too: they would only come back."""
+    packet = out(destination="192.0.2.200")
+    assert case.up(packet).fate == "decapsulated"  # nobody said that it is ours
+    case.aftr.table = BindingTable([ALICE], pools=[IPv4Network("192.0.2.0/24"), IPv4Network("203.0.113.0/32")])
+    assert case.up(packet).fate == "drop-hairpin-no-binding"
+    assert case.up(out(destination="203.0.113.0")).fate == "drop-hairpin-no-binding"
+    for elsewhere in ("203.0.113.1", "192.0.3.0", "192.0.1.255"):
+        assert case.up(out(destination=elsewhere)).fate == "decapsulated"
 
 
 def test_hairpin_by_policy(case: Case) -> None:

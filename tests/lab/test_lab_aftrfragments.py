@@ -294,6 +294,18 @@ def test_the_octets_that_wait_are_bounded(case: Case, monkeypatch: pytest.Monkey
     }
 
 
+def test_what_waited_makes_room(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However it ends: its first comes, or its time is over."""
+    monkeypatch.setattr(aftrfragments, "MAX_WAITING_OCTETS", 2000)
+    for number in range(200):
+        assert case.up(part(512, 1024, identification=number)).counted["fragments-held"] == 1
+        assert case.up(part(8, 16, identification=number)).counted == {"fragments-held": 1}
+        if number % 2:
+            assert case.up(part(0, 8, identification=number)).counted == {"decapsulated": 3}
+        else:
+            case.now += HOLD_S
+
+
 def test_gaps_are_bounded(case: Case) -> None:
     assert case.up(part(0, 8)).fate == "decapsulated"
     fates = [case.up(part(16 * n, 16 * n + 8)).fate for n in range(1, MAX_GAPS + 3)]

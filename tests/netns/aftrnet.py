@@ -25,6 +25,7 @@ from scapy.layers.inet import IP
 from scapy.packet import Packet
 
 from b4client import api
+from b4client.lab.aftr import SILENCE
 from b4client.lab.netns import Namespace, end_processes, ip, ip_batch, reap, wait_until
 from b4client.model.errors import ControlError
 
@@ -68,6 +69,8 @@ class Network:
         veth = "type veth peer name {} netns {}"
         ip("-n", self.home.name, *f"link add wan {veth.format('wan', self.aftr.name)}".split())
         ip("-n", self.aftr.name, *f"link add inet {veth.format('eth0', self.srv.name)}".split())
+        # A kernel with ip6_tunnel would answer what our raw sockets have taken.
+        self.home.run("nft", "-f", "-", text=SILENCE)
         # Whoever is not there is found missing soon.
         self.aftr.sysctl({"ipv4/ip_forward": 1, "ipv6/neigh/wan/retrans_time_ms": 30})
         for namespace, interface in (

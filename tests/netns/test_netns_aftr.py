@@ -126,9 +126,10 @@ def test_two_customers_talk(network: Network, three: Three, address: object, por
 
 def test_the_port_counts_on_both_sides(network: Network, three: Three) -> None:
     alice, bob, _ = three
-    with network.counted(drop_outside_port_set=1, icmpv6_rejects=1, drop_hairpin_no_binding=1, hairpinned=1):
+    with network.counted(drop_outside_port_set=1, icmpv6_rejects=1, drop_hairpin_no_binding=2, hairpinned=1):
         alice.send(out(BOB_PORT, BOB_PORT, destination=SHARED))
         alice.send(out(ALICE_PORT, 65535, destination=SHARED))
+        alice.send(out(ALICE_PORT, 80, destination="192.0.2.200"))
         alice.send(out(ALICE_PORT, BOB_PORT, destination=SHARED))
         bob.receive()
     assert bob.receives_nothing()
