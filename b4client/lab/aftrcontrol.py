@@ -71,7 +71,7 @@ class Control:
             raise ControlError(f"unknown command {command!r}")
         try:
             return work(arguments)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise ControlError(str(error.args[0] if error.args else error)) from None
 
     def _counters(self, _: dict[str, Any]) -> dict[str, Any]:

@@ -246,8 +246,8 @@ def test_icmp_checksums(case: Case) -> None:
     [
         (IcmpPolicy.NONE, set()),
         (IcmpPolicy.ERRORS, {"error"}),
-        (IcmpPolicy.ECHO, {"error", "echo"}),
-        (IcmpPolicy.QUERIES, {"error", "echo", "timestamp", "mask"}),
+        (IcmpPolicy.ECHO, {"error", "echo", "echo reply"}),
+        (IcmpPolicy.QUERIES, {"error", "echo", "echo reply", "timestamp", "mask"}),
     ],
 )
 def test_icmp_by_policy(policy: IcmpPolicy, passes: set[str]) -> None:
@@ -255,6 +255,7 @@ def test_icmp_by_policy(policy: IcmpPolicy, passes: set[str]) -> None:
     down = {
         "error": icmp_error(ROUTER, SHARED, out()),
         "echo": echo(SERVER, SHARED, ALICE_PORT),
+        "echo reply": echo(SERVER, SHARED, ALICE_PORT, 0),
         "timestamp": echo(SERVER, SHARED, ALICE_PORT, 13),
         "mask": echo(SERVER, SHARED, ALICE_PORT, 18),
     }
@@ -315,6 +316,10 @@ def test_cut_at_every_octet(case: Case) -> None:
         for length in range(len(whole)):
             assert case.up(whole[:length]).fate == "drop-malformed"
         assert case.up(whole).fate == "decapsulated"
+    for whole in (bytes(back()), longer(back()), bytes(icmp_error(ROUTER, SHARED, out()))):
+        for length in range(len(whole)):
+            assert case.down(whole[:length]).fate == "drop-malformed"
+        assert case.down(whole).fate == "encapsulated"
     case.balance()
 
 

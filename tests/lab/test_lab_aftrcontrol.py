@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import threading
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -83,7 +84,7 @@ def test_bindings_in_part(control: Control) -> None:
     assert control.answer("bindings", {"address": str(SHARED)})["bindings"] == [str(ALICE), str(BOB)]
     second = control.answer("bindings", {"address": str(SHARED), "offset": 1, "limit": 1})
     assert (second["total"], second["bindings"]) == (2, [str(BOB)])
-    for wrong in ({"offset": -1}, {"limit": "many"}, {"address": "::1"}, {"limit": None}):
+    for wrong in ({"offset": -1}, {"limit": "many"}, {"address": "::1"}, {"limit": None}, {"limit": math.inf}):
         with pytest.raises(ControlError):
             control.answer("bindings", wrong)
 
