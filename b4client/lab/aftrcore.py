@@ -177,7 +177,7 @@ class Aftr:
             target = self._target(carry)
             if target is not None:
                 return _Verdict(Fate.ENCAPSULATED, None, target)
-            shared = ends.destination_port is None and self.table.has(ends.destination)
+            shared = ends.destination_port is None and self.table.taken(ends.destination)
             return _Verdict(Fate.DROP_UNSUPPORTED if shared else Fate.DROP_NO_BINDING)
         port = ends.source_port
         owner = self.table.whole(ends.source) if port is None else self.table.find(ends.source, port)
@@ -214,6 +214,11 @@ class Aftr:
         fragment = carry.ends.fragment
         assert fragment is not None  # noqa: S101 - only fragments come here
         self.tick(now)
+        # Who has no binding at all gets no part of the memory either: its fate does not hang on the ports.
+        if carry.b4 is None and not self.table.taken(carry.packet[16:20]):
+            return self._finish(_Verdict(Fate.DROP_NO_BINDING), carry, now)
+        if carry.b4 is not None and not self.table.knows(carry.b4):
+            return self._finish(_Verdict(Fate.DROP_UNKNOWN_SOFTWIRE), carry, now)
         if not fragment.start:
             train, waiting = self.fragments.begin(key, self._judge(carry), now)
             outcomes = self._in_train(key, train, carry, now)

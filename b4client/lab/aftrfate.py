@@ -84,7 +84,7 @@ EVENTS: Final = {
     TUNNEL_TOO_BIG: 'ICMPv6 "packet too big" received about a packet in a softwire (RFC 2473 8)',
     TUNNEL_UNREACHABLE: "other ICMPv6 errors received about a packet in a softwire (RFC 2473 8)",
     TUNNEL_FOREIGN: "ICMPv6 errors received that quote nothing that went into a softwire",
-    SEND_FAILED: "packets with a good fate that the kernel then refused to take",
+    SEND_FAILED: "packets with a good fate, and ICMP messages, that the kernel then refused to take",
     QUEUE_FULL: "packets lost before they were read, because a queue of the kernel was full; they have no fate",
 }
 """Every other counter in a sentence."""

@@ -204,7 +204,7 @@ class BindingTable:
         return self._derive(address, None) if self._rules else None
 
     def has(self, address: bytes) -> bool:
-        """True when ``address`` is one of ours: somebody is bound there, or it is in a pool, or under a rule."""
+        """True when ``address`` is one of ours: somebody is bound there, or it is in a pool, or a rule covers it."""
         if address in self._shapes:
             return True
         number = int.from_bytes(address, "big")
@@ -212,6 +212,12 @@ class BindingTable:
             if number & mask == network:
                 return True
         return False
+
+    def taken(self, address: bytes) -> bool:
+        """True when somebody is, or by a rule could be, bound to a part of ``address``."""
+        if address in self._shapes:
+            return True
+        return bool(self._rules) and any(IPv4Address(address) in rule.rule_ipv4 for rule in self._rules)
 
     def knows(self, b4: bytes) -> bool:
         """True when some binding's softwire ends at ``b4`` (16 octets)."""

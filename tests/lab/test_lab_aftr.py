@@ -151,6 +151,8 @@ def test_our_own_addresses_never_go_to_the_internet(case: Case) -> None:
     case.aftr.table = BindingTable([ALICE], pools=[IPv4Network("192.0.2.0/24"), IPv4Network("203.0.113.0/32")])
     assert case.up(packet).fate == "drop-hairpin-no-binding"
     assert case.up(out(destination="203.0.113.0")).fate == "drop-hairpin-no-binding"
+    # A whole address could use any protocol, so that it is nobody's is all that can be said of this one.
+    assert case.down(IP(src=SERVER, dst="192.0.2.200", proto=47) / bytes(8)).fate == "drop-no-binding"
     for elsewhere in ("203.0.113.1", "192.0.3.0", "192.0.1.255"):
         assert case.up(out(destination=elsewhere)).fate == "decapsulated"
 

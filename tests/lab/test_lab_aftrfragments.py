@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from ipaddress import IPv6Address
+from ipaddress import IPv4Network, IPv6Address
 
 import pytest
 from aftrcase import (
@@ -32,6 +32,8 @@ from scapy.packet import Packet
 from b4client.lab import aftrfragments
 from b4client.lab.aftrfragments import HOLD_S, MAX_GAPS, MAX_TRAINS, MAX_WAITING, TRAIN_LIFE_S, Place, Train
 from b4client.lab.aftrpacket import Fragment
+from b4client.lab.binding import Binding, BindingTable
+from b4client.model.portset import PortSet
 
 
 @pytest.fixture
@@ -91,7 +93,16 @@ def test_of_another_softwire_is_another_datagram(case: Case) -> None:
     for mine, others in zip(alices, bobs, strict=True):
         assert case.up(mine).fate == "decapsulated"
         assert case.up(others, BOB_B4).fate == "decapsulated"
-    assert case.up(up3()[1], STRANGER).counted == {"fragments-held": 1}
+
+
+def test_who_has_no_binding_gets_no_memory() -> None:
+    case = Case(reject=True, unreachable=True)
+    case.aftr.table = BindingTable([ALICE], pools=[IPv4Network("192.0.2.0/24")])
+    assert [case.up(octets, STRANGER).fate for octets in reversed(up3())] == ["drop-unknown-softwire"] * 3
+    nobody = cut(IP(src=SERVER, dst="192.0.2.200", id=4) / UDP() / bytes(3000))
+    assert [case.down(octets).fate for octets in reversed(nobody)] == ["drop-no-binding"] * 3
+    assert case.aftr.fragments.waiting == len(case.aftr.fragments) == 0
+    assert case.aftr.counters["icmpv6-rejects"] == case.aftr.counters["icmpv4-unreachable"] == 1
 
 
 def test_hairpin(case: Case) -> None:
@@ -133,8 +144,11 @@ def test_release_ends_a_datagram_in_the_middle(case: Case) -> None:
     assert case.up(up[0]).fate == "decapsulated"
     assert case.down(down[0]).fate == "encapsulated"
     case.aftr.table.remove(ALICE)
-    assert case.up(up[1]).fate == "drop-outside-port-set"
+    assert case.up(up[1]).fate == "drop-unknown-softwire"
     assert case.down(down[1]).fate == "drop-no-binding"
+    # She has something else by now.
+    case.aftr.table.add(Binding(OTHER, PortSet(6, 8, 1), ALICE_B4))
+    assert case.up(up[2]).fate == "drop-outside-port-set"
 
 
 # ---- out of order

@@ -135,7 +135,7 @@ def test_whatever_is_bound_and_unbound(steps: list[tuple[bool, Binding]], ports:
     assert len(table) == len(oracle)
     for address in (IPv4Address("192.0.2.0"), IPv4Address("192.0.2.1")):
         here = [b for b in oracle if b.address == address]
-        assert table.has(address.packed) == bool(here)
+        assert table.has(address.packed) == table.taken(address.packed) == bool(here)
         assert only(table.whole(address.packed)) == [b for b in here if b.ports is None]
         for port in ports:
             assert only(table.find(address.packed, port)) == [b for b in here if b.owns(port)]
@@ -180,8 +180,9 @@ CE = IPv6Address("2001:db8:12:3400:0:c000:212:34")
 
 def test_a_rule_is_a_table() -> None:
     table = BindingTable(rules=[RULE])
-    assert table.has(A.packed)
-    assert not table.has(IPv4Address("192.0.3.18").packed)
+    for mine in (table.has, table.taken):
+        assert mine(A.packed)
+        assert not mine(IPv4Address("192.0.3.18").packed)
     assert table.knows(CE.packed)
     assert table.bound_to(CE.packed, A.packed)
     assert not table.bound_to(CE.packed, IPv4Address("192.0.2.19").packed)
