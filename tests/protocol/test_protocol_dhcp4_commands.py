@@ -328,9 +328,10 @@ def test_a_command_after_the_end_of_the_lease(way: Way, command: str) -> None:
     assert script.tell(getattr(script.client, command)) == ["lost", "DISCOVER U=0"]
 
 
-def test_renew_after_t2() -> None:
+@pytest.mark.parametrize("at", [3150.0, 3200.0])
+def test_renew_after_t2(at: float) -> None:
     script = bound()
-    script.now = 3200.0
+    script.now = at
     assert script.tell(script.client.renew) == ["REQUEST U=0"]
     assert script.state == "REBINDING"
 

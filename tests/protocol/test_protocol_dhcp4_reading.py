@@ -200,6 +200,7 @@ WARNED = {"warned-lease-times": 1}
     ("t1", "t2", "times", "counted"),
     [
         pytest.param(600, 1200, (600, 1200), {}, id="given"),
+        pytest.param(1, 2, (1, 2), {}, id="very early"),
         pytest.param(3598, 3599, (3598, 3599), {}, id="just in order"),
         pytest.param(None, None, DEFAULTS, {}, id="none given"),
         pytest.param(600, None, (600, 3150), {}, id="T1 only"),
@@ -211,6 +212,7 @@ WARNED = {"warned-lease-times": 1}
         pytest.param(0xFFFFFFFF, 0xFFFFFFFF, DEFAULTS, WARNED, id="infinite"),
         pytest.param(0, 3150, DEFAULTS, WARNED, id="T1 = 0"),
         pytest.param(3200, None, DEFAULTS, WARNED, id="T1 above the default T2"),
+        pytest.param(None, 1700, DEFAULTS, WARNED, id="T2 below the default T1"),
         pytest.param(b"\0\1", b"\0\0\0\0\2", DEFAULTS, {}, id="unreadable is absent"),
     ],
 )
@@ -222,9 +224,10 @@ def test_t1_and_t2(t1: Any, t2: Any, times: tuple[float, float], counted: dict[s
     assert counters.snapshot() == counted
 
 
-def test_default_times_have_fuzz() -> None:
+@pytest.mark.parametrize("given", [None, 9999], ids=["absent", "out of order"])
+def test_default_times_have_fuzz(given: int | None) -> None:
     """RFC 2131 4.4.5 SHOULD: defaults scatter, by 2 % of the lease; the server's own times do not."""
-    low, high = (take(ack(t1=None, t2=None), at=0.0, rng=rng) for rng in (Lowest(), Highest()))
+    low, high = (take(ack(t1=given, t2=given), at=0.0, rng=rng) for rng in (Lowest(), Highest()))
     assert (low.t1_at, low.t2_at, high.t1_at, high.t2_at) == pytest.approx((1728, 3078, 1872, 3222))
     assert take(ack(), at=0.0, rng=Lowest()).t1_at == take(ack(), at=0.0, rng=Highest()).t1_at == 1800
 

@@ -64,6 +64,18 @@ def test_failures_in_a_row_wait_longer_each_time() -> None:
     assert waits == [0, 4, 8, 16, 32, 64, 64, 64]
 
 
+def test_a_failure_says_why_and_when_it_is_tried_again() -> None:
+    """RFC 2131 3.1 step 5: SHOULD notify the user."""
+    script = Script(several=False).to_requesting()
+    script.nak()
+    script.offer()
+    script.until(200)
+    assert [(note.kind, note.level, note.text) for note in script.noted] == [
+        ("nak", "warning", "the server refused (NAK); starting anew"),
+        ("request-timeout", "warning", f"no answer to the REQUEST for {ADDRESS}; starting anew in 4 s"),
+    ]
+
+
 def test_a_lease_ends_the_row_of_failures() -> None:
     script = Script(several=False).to_requesting()
     for _ in range(3):

@@ -172,6 +172,7 @@ class Script:
         self.said: list[tuple[float, str]] = []
         self.gained: list[Lease4] = []
         self.lost: list[Lost] = []
+        self.noted: list[Noted] = []
 
     # ---- time
 
@@ -231,6 +232,8 @@ class Script:
                     self.gained.append(lease)
                 case Lost() as lost:
                     self.lost.append(lost)
+                case Noted() as noted:
+                    self.noted.append(noted)
         self.said += [(self.now, word) for word in words]
         return words
 
