@@ -201,6 +201,24 @@ def test_a_suspended_machine_asks_once() -> None:
     assert script.client.wake(5000.0) == []
 
 
+@pytest.mark.parametrize("refresh", [3600, 0xFFFFFFFF])
+def test_woken_early_is_harmless(refresh: int) -> None:
+    delaying = Script(start_delay=True).start()
+    asking = Script().start()
+    informed = Script().start()
+    informed.reply(seconds(Option.INFORMATION_REFRESH_TIME, refresh))
+    for script in (Script(), delaying, asking, informed):
+        before = script.client.state
+        assert script.client.wake(0.25) == []
+        assert script.client.state is before
+
+
+def test_an_operators_start_need_not_keep_a_distance() -> None:
+    """D-13 is about what nobody asked for."""
+    script = Script().start()
+    assert len(script.client.start(1.0)) == 1
+
+
 # ---- INF_MAX_RT [D-9]
 
 
