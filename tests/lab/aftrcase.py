@@ -88,6 +88,13 @@ class Case:
         assert fates + self.aftr.fragments.waiting == self.fed
 
 
+def checksum_is_right(layer: Packet) -> bool:
+    """The checksum of an IP or ICMP layer is the one that scapy would write."""
+    again = layer.copy()
+    del again.chksum
+    return bool(layer.__class__(bytes(again)).chksum == layer.chksum)
+
+
 def out(port: int = ALICE_PORT, destination: object = SERVER, source: object = SHARED, **ip: object) -> Packet:
     """A UDP packet of a customer."""
     return IP(src=str(source), dst=str(destination), **ip) / UDP(sport=port, dport=80) / b"data"

@@ -24,6 +24,7 @@ from aftrcase import (
     WHOLE,
     Case,
     back,
+    checksum_is_right,
     echo,
     icmp_error,
     out,
@@ -33,6 +34,7 @@ from scapy.layers.sctp import SCTP
 from scapy.packet import Packet
 
 from b4client.lab.aftrcore import TO_INTERNET, TO_SENDER, TO_SOFTWIRE, Aftr
+from b4client.lab.aftrpacket import checksum
 from b4client.lab.aftrpolicy import IcmpPolicy
 from b4client.lab.binding import Binding, BindingTable, parse_rule
 from b4client.model.portset import PortSet
@@ -64,6 +66,25 @@ def test_upward_by_port(case: Case, layer: type, octets: type) -> None:
     done = case.up(bobs)
     assert (done.fate, done.outcomes) == ("drop-outside-port-set", ())
     assert case.up(bobs, BOB_B4).fate == "decapsulated"
+
+
+def test_options_that_look_like_ports(case: Case) -> None:
+    """They stand where the ports stand without options, and do not even change the sum of the first twenty octets."""
+    for port, fate, down in ((BOB_PORT, "drop-outside-port-set", BOB_B4), (ALICE_PORT, "decapsulated", ALICE_B4)):
+        other = ALICE_PORT if port == BOB_PORT else BOB_PORT
+        options = other.to_bytes(2, "big") + (0xFFFF - other).to_bytes(2, "big")
+        octets = bytearray(longer(out(port)))
+        octets[20:24] = options
+        octets[10:12] = b"\0\0"
+        octets[10:12] = checksum(bytes(octets[:24]))
+        assert not int.from_bytes(octets[:20], "big") % 0xFFFF
+        assert case.up(bytes(octets)).fate == fate
+        octets = bytearray(longer(back(port)))
+        octets[20:24] = options[2:] + options[:2]
+        octets[10:12] = b"\0\0"
+        octets[10:12] = checksum(bytes(octets[:24]))
+        done = case.down(bytes(octets))
+        assert done.outcomes[0][2].b4 == down.packed  # type: ignore[union-attr]
 
 
 def test_upward_from_somebody_else(case: Case) -> None:
@@ -133,7 +154,7 @@ def test_hairpin(case: Case, destination: IPv4Address, port: int, b4: IPv6Addres
     assert (where, customer and customer.b4) == (TO_SOFTWIRE, b4.packed)
     # We are one router on the way; the rest is as it was, and the checksum is right.
     assert done.packet.ttl == 8
-    assert done.packet.chksum == IP(bytes(IP(octets_out, chksum=None))).chksum
+    assert checksum_is_right(done.packet)
     assert octets_out[12:] == sent[12:]
 
 
@@ -176,13 +197,15 @@ def test_hairpin_of_icmp(case: Case) -> None:
 
 
 def test_hairpin_ends_with_the_time_to_live(case: Case) -> None:
+    last = IP(src=str(SHARED), dst=str(OTHER), ttl=2) / UDP(sport=ALICE_PORT, dport=CAROL_PORT)
+    assert case.up(last).packet.ttl == 1
     packet = IP(src=str(SHARED), dst=str(OTHER), ttl=1) / UDP(sport=ALICE_PORT, dport=CAROL_PORT) / b"x"
     done = case.up(packet)
     assert done.counted == {"drop-hairpin-ttl": 1, "icmpv4-time-exceeded": 1}
     ((where, message, _, to),) = done.outcomes
     assert (where, to, message[:2]) == (TO_SENDER, SHARED.packed, b"\x0b\x00")
     assert message[8:] == bytes(packet)
-    assert ICMP(message).chksum == ICMP(bytes(ICMP(message, chksum=None))).chksum
+    assert checksum_is_right(ICMP(message))
 
 
 # ---- ICMP (RFC 7596 8.1)
@@ -216,8 +239,18 @@ def test_icmp_error_goes_by_what_it_quotes(case: Case, kind: int, octets: type) 
 
 
 def test_icmp_error_about_an_echo_and_with_options_outside(case: Case) -> None:
-    assert case.down(icmp_error(ROUTER, SHARED, echo(SHARED, SERVER, ALICE_PORT))).fate == "encapsulated"
+    sent, came = bytes(echo(SHARED, SERVER, BOB_PORT)), bytes(echo(SERVER, SHARED, BOB_PORT))
+    for length in (28, len(sent)):
+        done = case.down(icmp_error(ROUTER, SHARED, sent[:length]))
+        assert (done.fate, done.outcomes[0][2].binding) == ("encapsulated", BOB)  # type: ignore[union-attr]
+        assert case.up(icmp_error(SHARED, SERVER, came[:length]), BOB_B4).fate == "decapsulated"
+        assert case.up(icmp_error(SHARED, SERVER, came[:length])).fate == "drop-outside-port-set"
     assert case.down(longer(icmp_error(ROUTER, SHARED, out()))).fate == "encapsulated"
+
+
+def test_icmp_error_about_a_first_fragment(case: Case) -> None:
+    first = IP(src=str(SHARED), dst=SERVER, flags="MF") / UDP(sport=BOB_PORT, dport=80) / bytes(24)
+    assert case.down(icmp_error(ROUTER, SHARED, first)).fate == "encapsulated"
 
 
 def test_icmp_error_to_another_than_the_sender_it_quotes(case: Case) -> None:
@@ -308,6 +341,14 @@ def test_malformed(case: Case) -> None:
         assert case.down(packet).fate == "drop-malformed"
 
 
+def test_as_short_as_can_be(case: Case) -> None:
+    """Four octets with the ports, eight of ICMP: what is behind them is the receiver's business."""
+    ports = ALICE_PORT.to_bytes(2, "big") + b"\0\x50"
+    for octets in (bytes, longer):
+        assert case.up(octets(IP(src=str(SHARED), dst=SERVER, proto=17) / ports)).fate == "decapsulated"
+        assert case.up(octets(IP(src=str(SHARED), dst=SERVER) / ICMP(id=ALICE_PORT))).fate == "decapsulated"
+
+
 def test_cut_at_every_octet(case: Case) -> None:
     for whole in (
         bytes(out()),
@@ -355,7 +396,7 @@ def test_traffic_class_is_carried_over(case: Case, inner: int, outer: int) -> No
             assert done.fate == "drop-congestion"
             continue
         assert done.packet.tos == outer & 0xFC | expected
-        assert done.packet.chksum == IP(bytes(IP(bytes(done.packet), chksum=None))).chksum
+        assert checksum_is_right(done.packet)
         assert bytes(done.packet)[20:] == bytes(packet)[20:]
 
 
@@ -378,7 +419,7 @@ def test_too_big_with_df(case: Case) -> None:
     icmp = ICMP(message)
     assert (icmp.type, icmp.code, icmp.nexthopmtu) == (3, 4, 1460)
     assert message[8:] == bytes(big)[:548]
-    assert icmp.chksum == ICMP(bytes(ICMP(message, chksum=None))).chksum
+    assert checksum_is_right(icmp)
     assert case.down(back(size=1461 - 28)).fate == "encapsulated"  # DF clear: fragmented outside
 
 

@@ -123,6 +123,13 @@ def test_unreachable() -> None:
     assert (message[:2], message[4:8], message[8:]) == (b"\x03\x01", bytes(4), bytes(packet))
 
 
+def test_unreachable_is_for_what_nobody_has() -> None:
+    case = Case(unreachable=True)
+    assert case.up(out(BOB_PORT)).counted == {"drop-outside-port-set": 1}
+    assert case.down(IP(src=SERVER, dst=str(SHARED), proto=47) / bytes(8)).counted == {"drop-unsupported-protocol": 1}
+    assert case.down(echo(SERVER, SHARED, ALICE_PORT, 13)).counted == {"drop-icmp-policy": 1}
+
+
 def test_unreachable_between_customers() -> None:
     packet = IP(src=str(SHARED), dst=str(SHARED)) / UDP(sport=ALICE_PORT, dport=UNBOUND_PORT)
     done = Case(unreachable=True).up(packet)
@@ -218,6 +225,12 @@ def test_too_big_without_df_is_learnt_only() -> None:
     assert case.aftr.tunnel_mtu(ALICE_B4.packed, case.now) == 1360
 
 
+def test_too_big_is_not_told_where_df_is_not_honoured() -> None:
+    case = Case(honour_df=False)
+    done = case.error(message(ICMPv6PacketTooBig(mtu=1400), tunnel(back(size=1432, flags="DF"))))
+    assert (done.counted, done.outcomes) == ({"icmpv6-too-big": 1}, ())
+
+
 def test_too_big_that_cannot_be() -> None:
     """Below 1280 is no path of IPv6; and what the packet fits into was not the trouble."""
     case = Case()
@@ -238,6 +251,8 @@ def test_about_fragments_of_the_outer_packet() -> None:
     assert done.counted == {"icmpv6-too-big": 1, "icmpv4-too-big": 1}
     assert case.error(message(ICMPv6PacketTooBig(mtu=1280), later)).counted == {"icmpv6-too-big": 1}
     assert case.error(message(ICMPv6DestUnreach(), later)).counted == {"icmpv6-unreachable": 1}
+    later.dst = str(STRANGER)
+    assert case.error(message(ICMPv6PacketTooBig(mtu=1280), later)).counted == {"icmpv6-foreign": 1}
 
 
 def test_errors_about_errors_are_not_relayed() -> None:

@@ -108,7 +108,7 @@ def test_two_customers_talk(network: Network, three: Three, address: object, por
             alice.send(out(ALICE_PORT, port, destination=address) / b"to the neighbour", 0xB8)
             came, traffic_class = peer.receive_with_class()
             assert (came.ttl, came.tos, traffic_class) == (63, 0xB8, 0xB8)
-            assert came.chksum == IP(bytes(IP(bytes(came), chksum=None))).chksum
+            assert not int.from_bytes(bytes(came)[:20], "big") % 0xFFFF
             assert bytes(came[UDP].payload) == b"to the neighbour"
             peer.send(out(port, ALICE_PORT, address, SHARED) / b"and back")
             back = alice.receive()
