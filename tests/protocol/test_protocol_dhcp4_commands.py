@@ -1,255 +1,42 @@
-"""What operator and agent ask for: release, stop and resume, renew, rebind, restart, verify, nudge; as time scripts."""
+"""What operator and agent ask for: renew, rebind, restart, verify, nudge; as time scripts."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import pytest
 from timescript import (
     ADDRESS,
+    HOLDING,
     OTHER_PORTS,
     OTHER_SERVER,
     PORTS,
-    SERVER,
+    WITHOUT_LEASE,
     Highest,
     Script,
+    Way,
     bound,
+    coasting,
     counted,
     lease_at,
+    rebinding,
+    rebooting,
+    renewing,
     reply,
+    requesting,
+    stopped,
+    verifying,
+    waiting,
+    ways,
 )
 
 from b4client.wire.dhcp4 import MessageType, Option
-
-Way = Callable[[], Script]
-
-
-def stopped() -> Script:
-    return Script()
-
-
-def waiting() -> Script:
-    """INIT, after a second refusal in a row."""
-    script = Script(several=False).to_requesting()
-    script.nak()
-    script.offer()
-    script.nak()
-    assert script.state == "INIT"
-    return script
-
-
-def selecting() -> Script:
-    return Script().to_selecting()
-
-
-def requesting() -> Script:
-    return Script(several=False).to_requesting()
-
-
-def rebooting() -> Script:
-    """INIT-REBOOT of a stored lease, not confirmed yet."""
-    script = Script()
-    script.tell(script.client.reboot, lease_at(), in_use=False, usable=True)
-    return script
-
-
-def verifying() -> Script:
-    """INIT-REBOOT of the lease in use."""
-    script = bound()
-    script.now = 100.0
-    assert script.tell(script.client.verify) == ["REQUEST U=0"]
-    return script
-
-
-def renewing() -> Script:
-    script = bound()
-    script.until(1800)
-    return script
-
-
-def rebinding() -> Script:
-    script = bound()
-    script.until(3150)
-    return script
-
-
-def coasting() -> Script:
-    """Option 88 was withdrawn at 100 s."""
-    script = bound()
-    script.now = 100.0
-    assert script.tell(script.client.stop, keep_lease=True, reason="option 88 is withdrawn") == []
-    return script
-
-
-WITHOUT_LEASE: dict[str, Way] = {"STOPPED": stopped, "INIT": waiting, "SELECTING": selecting, "REQUESTING": requesting}
-HOLDING: dict[str, Way] = {"BOUND": bound, "RENEWING": renewing, "REBINDING": rebinding, "INIT-REBOOT": verifying}
-
-
-def ways(*named: dict[str, Way]) -> pytest.MarkDecorator:
-    every = {name: way for group in named for name, way in group.items()}
-    return pytest.mark.parametrize("way", every.values(), ids=every)
 
 
 def test_the_ways_lead_where_they_say() -> None:
     for name, way in {**WITHOUT_LEASE, **HOLDING, "INIT-REBOOT": rebooting, "COASTING": coasting}.items():
         assert way().state == name
         assert (way().client.lease is not None) == (way not in (*WITHOUT_LEASE.values(), rebooting))
-
-
-# ---- release (RFC 2131 4.4.6, RFC 7618 6 step 6)
-
-
-@ways(HOLDING)
-def test_release(way: Way) -> None:
-    """T-9: one RELEASE, never repeated; nothing of the lease is used any more, and it is no hint for later."""
-    script = way()
-    assert script.tell(script.client.release) == ["RELEASE U=1", "lost for good"]
-    sent = script.last
-    assert (sent.message.ciaddr, sent.ports, sent.message.secs) == (ADDRESS, PORTS, 0)
-    assert sent.options()[Option.SERVER_ID] == SERVER.packed
-    assert script.until(1e6) == []
-    assert (script.state, script.client.lease) == ("STOPPED", None)
-    script.tell(script.client.start)
-    assert not {Option.REQUESTED_ADDRESS, Option.V4_PORTPARAMS} & script.last.options().keys()
-
-
-def test_the_release_goes_to_the_server_that_extended_last() -> None:
-    script = rebinding()
-    script.ack(server=OTHER_SERVER)
-    script.tell(script.client.release)
-    assert script.last.options()[Option.SERVER_ID] == OTHER_SERVER.packed
-
-
-def test_release_while_coasting_says_nothing() -> None:
-    """X-2, RFC 7341 9: with option 88 withdrawn nothing is sent by DHCP 4o6; the lease is given up all the same."""
-    script = coasting()
-    assert script.tell(script.client.release) == ["lost for good"]
-    assert (script.state, script.client.lease) == ("STOPPED", None)
-
-
-def test_release_of_a_lease_that_was_not_confirmed() -> None:
-    """It may be another's by now: nothing is sent."""
-    script = rebooting()
-    assert script.tell(script.client.release) == ["lost for good"]
-    assert script.state == "STOPPED"
-
-
-@ways(WITHOUT_LEASE)
-def test_release_without_lease(way: Way) -> None:
-    script = way()
-    assert script.tell(script.client.release) == []
-    assert script.state == "STOPPED"
-    assert script.until(1e6) == []
-
-
-# ---- stop and resume: option 88 is withdrawn and comes back [F-2, X-2]
-
-
-@ways(HOLDING)
-def test_stopped_with_the_lease_kept(way: Way) -> None:
-    """X-2: used until it ends, never renewed meanwhile; at its end it is gone, and nothing is asked for."""
-    script = way()
-    ends_at = script.lease.expires_at
-    assert script.tell(script.client.stop, keep_lease=True, reason="option 88 is withdrawn") == []
-    assert script.state == "COASTING"
-    assert script.client.deadline() == ends_at
-    assert script.until(ends_at) == [(ends_at, "lost")]
-    assert (script.state, script.client.lease) == ("STOPPED", None)
-    assert script.until(1e6) == []
-
-
-@ways(HOLDING, {"COASTING": coasting})
-def test_stopped_with_the_lease_given_up(way: Way) -> None:
-    script = way()
-    assert script.tell(script.client.stop, keep_lease=False, reason="configured so") == ["lost"]
-    assert script.lost[-1].reason == "configured so"
-    assert (script.state, script.client.lease, script.client.deadline()) == ("STOPPED", None, None)
-
-
-@pytest.mark.parametrize("keep", [True, False])
-@ways(WITHOUT_LEASE)
-def test_stopped_without_a_lease(way: Way, keep: bool) -> None:
-    script = way()
-    assert script.tell(script.client.stop, keep_lease=keep, reason="option 88 is withdrawn") == []
-    assert script.state == "STOPPED"
-    assert script.until(1e6) == []
-
-
-@pytest.mark.parametrize("keep", [True, False])
-def test_stopped_before_the_stored_lease_was_confirmed(keep: bool) -> None:
-    """There is nothing to coast on; what an earlier process left in the kernel must go, so it is said."""
-    script = rebooting()
-    assert script.tell(script.client.stop, keep_lease=keep, reason="option 88 is withdrawn") == ["lost"]
-    assert script.state == "STOPPED"
-
-
-def test_stopped_twice() -> None:
-    script = coasting()
-    assert script.tell(script.client.stop, keep_lease=True, reason="still withdrawn") == []
-    assert script.state == "COASTING"
-
-
-def test_stopped_when_the_lease_had_just_ended() -> None:
-    script = bound()
-    script.now = 3600.0
-    assert script.tell(script.client.stop, keep_lease=True, reason="option 88 is withdrawn") == ["lost"]
-    assert script.state == "STOPPED"
-
-
-def test_an_infinite_lease_coasts_for_ever() -> None:
-    script = Script(several=False).to_bound(lease=0xFFFFFFFF, t1=None, t2=None)
-    script.tell(script.client.stop, keep_lease=True, reason="option 88 is withdrawn")
-    assert script.client.deadline() is None
-    assert script.client.lease is not None
-
-
-def test_answers_while_coasting_are_dropped() -> None:
-    """F-2: MUST stop using 4o6; the ACK to the last RENEW is not in use any more."""
-    script = renewing()
-    xid = script.last.message.xid
-    script.tell(script.client.stop, keep_lease=True, reason="option 88 is withdrawn")
-    assert script.hear(reply(MessageType.ACK, xid)) == []
-    assert counted(script) == {"drop-response-not-in-use": 1}
-    assert script.lease.expires_at == 3600
-
-
-@pytest.mark.parametrize(
-    ("at", "words", "state"),
-    [
-        (200, [], "BOUND"),
-        (2000, ["REQUEST U=1"], "RENEWING"),
-        (3200, ["REQUEST U=0"], "REBINDING"),
-    ],
-)
-def test_resumed_while_coasting(at: float, words: list[str], state: str) -> None:
-    """F-2: restart when 88 reappears; what is overdue is done at once."""
-    script = coasting()
-    script.now = at
-    assert script.tell(script.client.resume) == words
-    assert script.state == state
-
-
-def test_resumed_when_the_lease_has_just_ended() -> None:
-    script = coasting()
-    script.now = 3600.0
-    assert script.tell(script.client.resume) == ["lost", "DISCOVER U=0"]
-
-
-def test_resumed_after_the_lease_has_ended() -> None:
-    """The pair that was had before is asked for."""
-    script = coasting()
-    script.until(5000)
-    assert script.tell(script.client.resume) == ["DISCOVER U=0"]
-    assert script.last.ports == PORTS
-
-
-@ways({k: w for k, w in WITHOUT_LEASE.items() if k != "STOPPED"}, HOLDING)
-def test_resume_disturbs_nothing(way: Way) -> None:
-    script = way()
-    before = script.client.state
-    assert script.tell(script.client.resume) == []
-    assert script.client.state is before
 
 
 # ---- renew and rebind by an operator (RFC 2131 4.4.5: "MAY choose to renew prior to T1")

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
+import pytest
+
 from b4client.model.lease import Lease4
 from b4client.model.portset import PortSet
 from b4client.model.settings import ProtocolSettings
@@ -276,3 +278,74 @@ def bound(**settings: Any) -> Script:
 def counted(script: Script) -> dict[str, int]:
     """Counters but for those of what went well."""
     return {name: n for name, n in script.counters.snapshot().items() if not name.startswith("received-")}
+
+
+# ---- a way to each state
+
+Way = Callable[[], Script]
+
+
+def stopped() -> Script:
+    return Script()
+
+
+def waiting() -> Script:
+    """INIT, after a second refusal in a row."""
+    script = Script(several=False).to_requesting()
+    script.nak()
+    script.offer()
+    script.nak()
+    assert script.state == "INIT"
+    return script
+
+
+def selecting() -> Script:
+    return Script().to_selecting()
+
+
+def requesting() -> Script:
+    return Script(several=False).to_requesting()
+
+
+def rebooting() -> Script:
+    """INIT-REBOOT of a stored lease, not confirmed yet."""
+    script = Script()
+    script.tell(script.client.reboot, lease_at(), in_use=False, usable=True)
+    return script
+
+
+def verifying() -> Script:
+    """INIT-REBOOT of the lease in use."""
+    script = bound()
+    script.now = 100.0
+    assert script.tell(script.client.verify) == ["REQUEST U=0"]
+    return script
+
+
+def renewing() -> Script:
+    script = bound()
+    script.until(1800)
+    return script
+
+
+def rebinding() -> Script:
+    script = bound()
+    script.until(3150)
+    return script
+
+
+def coasting() -> Script:
+    """Option 88 was withdrawn at 100 s."""
+    script = bound()
+    script.now = 100.0
+    assert script.tell(script.client.stop, keep_lease=True, reason="option 88 is withdrawn") == []
+    return script
+
+
+WITHOUT_LEASE: dict[str, Way] = {"STOPPED": stopped, "INIT": waiting, "SELECTING": selecting, "REQUESTING": requesting}
+HOLDING: dict[str, Way] = {"BOUND": bound, "RENEWING": renewing, "REBINDING": rebinding, "INIT-REBOOT": verifying}
+
+
+def ways(*named: dict[str, Way]) -> pytest.MarkDecorator:
+    every = {name: way for group in named for name, way in group.items()}
+    return pytest.mark.parametrize("way", every.values(), ids=every)
