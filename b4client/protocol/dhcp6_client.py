@@ -8,33 +8,30 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from b4client.model.errors import WireError
-from b4client.protocol.backoff import MAX_RT_VALID, Dhcp6Retransmission
+from b4client.protocol.backoff import Dhcp6Retransmission
 from b4client.protocol.counters import Counters
+from b4client.protocol.dhcp6_exchange import (
+    INFINITY,
+    NOT_PROCESSED,
+    PROVISIONING_OPTIONS,
+    read_answer,
+    read_max_rt,
+    read_seconds,
+    read_status,
+)
 from b4client.wire import dhcp6
-from b4client.wire.dhcp6 import Dhcp6Message, MessageType, Option, StatusCode
+from b4client.wire.dhcp6 import Dhcp6Message, MessageType, Option
 
 INF_MAX_DELAY_S = 1.0
 INF_TIMEOUT_S = 1.0
 INF_MAX_RT_S = 3600.0
 IRT_DEFAULT_S = 86400
 IRT_MINIMUM_S = 600
-INFINITY = 0xFFFFFFFF
 MIN_REASK_S = 30.0
 """Exchanges started by link changes are at least this far apart [D-13]."""
-NOT_PROCESSED = frozenset({StatusCode.UNSPEC_FAIL, StatusCode.USE_MULTICAST})
-"""Statuses of a Reply that leave the question open; one with any other is processed (RFC 8415 18.2.10)."""
 
-REQUESTED_OPTIONS = (
-    Option.INFORMATION_REFRESH_TIME,
-    Option.INF_MAX_RT,
-    Option.DHCP4_O_DHCP6_SERVER,
-    Option.S46_CONT_MAPE,
-    Option.S46_CONT_LW,
-    Option.S46_PRIORITY,
-)
-"""The Option Request Option of every INFORMATION-REQUEST: 32 and 83 are a MUST [D-3], 88 also while 4o6 is stopped
-[D-1], the containers that we implement [D-2], and their order of preference."""
+REQUESTED_OPTIONS = (Option.INFORMATION_REFRESH_TIME, Option.INF_MAX_RT, *PROVISIONING_OPTIONS)
+"""The Option Request Option of every INFORMATION-REQUEST: 32 and 83 are a MUST [D-3]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,26 +123,13 @@ class Dhcp6Client:
 
     def received(self, data: bytes, now: float) -> Dhcp6Message | None:
         """The Reply in ``data`` if it answers us (RFC 8415 16.10 [D-8]); None (and a count) if not."""
-        try:
-            message = dhcp6.decode(data)
-        except WireError:
-            self._counters.count("drop-datagram-malformed")
-            return None
-        if message.msg_type != MessageType.REPLY:
-            self._counters.count("drop-datagram-unexpected-type")
-            return None
         state = self._state
-        if not isinstance(state, Asking) or message.transaction_id != state.transaction_id:
-            self._counters.count("drop-reply-foreign-transaction")
+        asked = state.transaction_id if isinstance(state, Asking) else None
+        message = read_answer(data, self._duid, asked, (MessageType.REPLY,), self._counters)
+        if message is None:
             return None
-        if message.get(Option.SERVERID) is None:
-            self._counters.count("drop-reply-without-server-id")
-            return None
-        if message.get(Option.CLIENTID) != self._duid:
-            self._counters.count("drop-reply-foreign-client-id")
-            return None
-        self._take_max_rt(message)
-        if _status(message) in NOT_PROCESSED:
+        self._inf_max_rt_s = read_max_rt(message, Option.INF_MAX_RT) or self._inf_max_rt_s
+        if read_status(message)[0] in NOT_PROCESSED:
             # It says nothing about option 88, so it must not end 4o6 [F-2]: the exchange goes on, at its own pace.
             self._counters.count("drop-reply-failed")
             return None
@@ -171,30 +155,9 @@ class Dhcp6Client:
         )
         return dhcp6.encode(Dhcp6Message(MessageType.INFORMATION_REQUEST, transaction_id, options))
 
-    def _take_max_rt(self, message: Dhcp6Message) -> None:
-        """INF_MAX_RT, also from a Reply that carries a failure status [D-9]."""
-        value = _seconds(message.get(Option.INF_MAX_RT))
-        if value is not None and value in MAX_RT_VALID:
-            self._inf_max_rt_s = float(value)
-
     def _refresh_at(self, message: Dhcp6Message, now: float) -> float | None:
         """RFC 8415 21.23 [D-10]. A malformed option is as if absent."""
-        value = _seconds(message.get(Option.INFORMATION_REFRESH_TIME))
+        value = read_seconds(message.get(Option.INFORMATION_REFRESH_TIME))
         if value == INFINITY:
             return None
         return now + max(IRT_DEFAULT_S if value is None else value, IRT_MINIMUM_S)
-
-
-def _status(message: Dhcp6Message) -> int:
-    """The Status Code; Success when it is absent (RFC 8415 21.13) or malformed."""
-    try:
-        return dhcp6.decode_status(message.get(Option.STATUS_CODE) or b"\0\0")[0]
-    except WireError:
-        return StatusCode.SUCCESS
-
-
-def _seconds(value: bytes | None) -> int | None:
-    try:
-        return None if value is None else dhcp6.decode_seconds(value)
-    except WireError:
-        return None
