@@ -19,6 +19,7 @@ from b4client.protocol.dhcp6_exchange import (
     read_seconds,
     read_status,
 )
+from b4client.protocol.dhcp6_source import NoLeases
 from b4client.wire import dhcp6
 from b4client.wire.dhcp6 import Dhcp6Message, MessageType, Option
 
@@ -66,8 +67,10 @@ class Informed:
 State = Idle | Delaying | Asking | Informed
 
 
-class Dhcp6Client:
+class Dhcp6Client(NoLeases):
     """One interface's INFORMATION-REQUEST exchanges. It never gives up (MRC and MRD are 0)."""
+
+    waiting_for = "an answer to the DHCPv6 INFORMATION-REQUEST"
 
     def __init__(self, duid: bytes, *, start_delay: bool, rng: random.Random, counters: Counters) -> None:
         self._duid = duid
@@ -82,6 +85,11 @@ class Dhcp6Client:
     def state(self) -> State:
         """Where the exchange stands."""
         return self._state
+
+    @property
+    def idle(self) -> bool:
+        """True when it must be started."""
+        return isinstance(self._state, Idle)
 
     def deadline(self) -> float | None:
         """When ``wake`` has something to do."""
