@@ -51,6 +51,10 @@ class Lease6:
         """All but these addresses."""
         return replace(self, addresses=tuple(item for item in self.addresses if item.address not in addresses))
 
+    def preferred_first(self, now: float) -> tuple[Leased6, ...]:
+        """The prefixes, those that should be used for something new before the deprecated ones."""
+        return tuple(sorted(self.prefixes, key=lambda item: item.preferred_until <= now))
+
     @property
     def networks(self) -> tuple[tuple[IPv6Network, ...], tuple[IPv6Network, ...]]:
         """Addresses and prefixes without their times: equal when a renewal changed nothing else."""

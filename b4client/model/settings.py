@@ -20,6 +20,9 @@ class ProtocolSettings:
     ``br`` is a static BR (lwAFTR) address that wins over what DHCPv6 says; ``local`` a static softwire address.
     ``servers_4o6`` are static DHCP 4o6 server addresses: None takes option 88 (RFC 7341 9 [F-1]); an empty tuple means
     multicast, for links whose operator documents 4o6 out of band.
+    ``dhcp6_mode`` says who asks by DHCPv6, and what: ``stateless`` (INFORMATION-REQUEST), ``prefix`` (IA_PD),
+    ``address+prefix`` (IA_NA too), ``external`` (another client, which hands over). ``rapid_commit`` allows the
+    exchange of two messages; ``prefix_len_hint`` is the length of prefix that is asked for.
     """
 
     start_delay: bool = True
@@ -34,6 +37,9 @@ class ProtocolSettings:
     iaid: int | None = None
     hardware_address: bytes | None = None
     hostname: str | None = None
+    dhcp6_mode: str = "stateless"
+    rapid_commit: bool = False
+    prefix_len_hint: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,21 +18,32 @@ from ipaddress import IPv6Address
 
 from b4client.model.errors import WireError
 from b4client.model.lease import Lease4, StoredLease
+from b4client.model.lease6 import Binding6, Lease6
 from b4client.model.settings import ProtocolSettings
 from b4client.model.softwire import PortForward, SoftwireConfig
-from b4client.protocol import dhcp6_client, events
+from b4client.protocol import events
 from b4client.protocol.counters import Counters
 from b4client.protocol.dhcp4_client import Dhcp4Client, Gained, Lost, Noted, Output, Query
 from b4client.protocol.dhcp4_messages import Identity
 from b4client.protocol.dhcp4_states import Coasting, Stopped
-from b4client.protocol.dhcp6_client import Dhcp6Client
-from b4client.protocol.effects import Effect, ForgetLease, Install, Report, SaveLease, Withdraw
+from b4client.protocol.dhcp6_choice import choose_source6
+from b4client.protocol.dhcp6_source import HandedOver
+from b4client.protocol.effects import (
+    ConfigureWan,
+    Effect,
+    ForgetLease,
+    Install,
+    Report,
+    SaveBinding,
+    SaveLease,
+    Withdraw,
+)
 from b4client.protocol.provisioning import Provisioning, read_reply
 from b4client.protocol.softwire_choice import Unfit, Wan, Way, choose_softwire, choose_source, pick_way
-from b4client.protocol.status import LeaseStatus, ProvisioningStatus, SoftwireStatus, Status
+from b4client.protocol.status import Lease6Status, LeaseStatus, ProvisioningStatus, SoftwireStatus, Status
 from b4client.protocol.transport import Outbox, Path, choose_path
 from b4client.wire import dhcp4, dhcp4o6, identity
-from b4client.wire.dhcp6 import MessageType
+from b4client.wire.dhcp6 import Dhcp6Message, MessageType, Options
 
 INSTALL_RETRY_S = (1.0, 300.0)
 """Wait before a softwire that could not be installed is tried again: doubled each time, up to the second value."""
@@ -55,6 +66,7 @@ class Agent:
         hardware_address: bytes,
         stored: StoredLease | None,
         rng: random.Random,
+        binding: Binding6 | None = None,
     ) -> None:
         self._settings = settings
         self._interface = wan
@@ -64,7 +76,8 @@ class Agent:
         self._counters = Counters()
         self._outbox = Outbox(self._counters)
         self._client_id = identity.client_identifier(iaid, duid)
-        self._dhcp6 = Dhcp6Client(duid, start_delay=settings.start_delay, rng=rng, counters=self._counters)
+        self._dhcp6 = choose_source6(settings, duid, iaid, rng=rng, counters=self._counters, stored=binding)
+        self._lease6 = Lease6()
         self._dhcp4 = Dhcp4Client(
             Identity(self._client_id, hardware_address, settings.hostname), settings, rng=rng, counters=self._counters
         )
@@ -105,6 +118,11 @@ class Agent:
                 self._link_changed(event, now)
             case events.DatagramReceived(data, source):
                 self._received(data, source, now)
+            case events.InformationHandedOver(options, lease):
+                self._handed_over(options, lease, now)
+            case events.AddressDuplicated(address):
+                self._report("address-duplicated", "warning", f"another host has {address}: it is declined")
+                self._ask(self._dhcp6.decline(address, now), now)
             case events.SendFailed(reason):
                 self._send_failed(reason)
             case events.Installed(config):
@@ -121,6 +139,7 @@ class Agent:
                 self._restart(now)
             case events.StopRequested(withdraw, release):
                 self._stop(now, withdraw=withdraw, release=release)
+        self._follow_lease6(now)
         if not self._ended:
             self._do_what_is_due(now)
         self._note_state(now)
@@ -170,12 +189,16 @@ class Agent:
             self._release(now)
         elif withdraw:
             self._effects.append(Withdraw("stopped"))
+            if self._lease6 and self._dhcp6.configures_wan:
+                # They stay ours at the server, and are verified by the next start.
+                self._effects.append(ConfigureWan(Lease6()))
         self._ended = True
 
     def _release(self, now: float) -> None:
         self._released = True
         self._stored = None
         self._take(self._dhcp4.release(now), now)
+        self._ask(self._dhcp6.release(now), now)
         self._drop_softwire("released")
         self._effects += [Withdraw("released"), ForgetLease()]
         self._shown = None
@@ -198,6 +221,7 @@ class Agent:
             if deadline is None or deadline > now:
                 return
             self._ask(self._dhcp6.wake(now), now)
+            self._follow_lease6(now)
             self._take(self._dhcp4.wake(now), now)
             if self._stored is not None and now >= self._stored.lease.expires_at:
                 self._forget_stored("the stored lease has expired")
@@ -224,7 +248,7 @@ class Agent:
         self._link = link
         if not self._able_to_ask:
             self._dhcp6.stop()
-        elif link.moved or isinstance(self._dhcp6.state, dhcp6_client.Idle):
+        elif (link.moved or self._dhcp6.idle) and not self._released:
             # A new link, or one that may be another: what DHCPv6 says is asked for again, not too often [D-13].
             self._ask(self._dhcp6.start(now, opportunistic=self._informed), now)
         self._steer(now, moved=link.moved)
@@ -259,8 +283,37 @@ class Agent:
             self._take(self._dhcp4.received(inner, now), now)
             return
         reply = self._dhcp6.received(data, now)
-        if reply is None:
+        self._follow_lease6(now, steer=reply is None)
+        if reply is not None:
+            self._has_been_informed(reply, str(source), now)
+
+    def _handed_over(self, options: Options, lease: Lease6, now: float) -> None:
+        if isinstance(self._dhcp6, HandedOver):
+            self._dhcp6.take(lease)
+            self._follow_lease6(now, steer=False)
+            self._has_been_informed(Dhcp6Message(MessageType.REPLY, 0, options), "handed over", now)
+
+    def _follow_lease6(self, now: float, *, steer: bool = True) -> None:
+        """Bring the WAN in line with the DHCPv6 leases. What was provisioned with them ends with the last one [F-2].
+
+        ``steer`` False: what the same message provisions is still to come, and decides with it.
+        """
+        before, lease = self._lease6, self._dhcp6.lease
+        if lease == before:
             return
+        self._lease6 = lease
+        if self._dhcp6.configures_wan:
+            self._effects += [ConfigureWan(lease), SaveBinding(self._dhcp6.binding)]
+        if lease.networks == before.networks:
+            return
+        names = ", ".join(str(item.network) for item in lease.every)
+        self._report("lease6", "info" if lease else "warning", f"DHCPv6 leases: {names or 'nothing any more'}")
+        if not lease:
+            self._provisioning = Provisioning()
+        if steer:
+            self._steer(now)
+
+    def _has_been_informed(self, reply: Dhcp6Message, source: str, now: float) -> None:
         before = self._provisioning
         self._provisioning, self._informed = read_reply(reply, self._counters), True
         for problem in self._provisioning.problems:
@@ -270,7 +323,7 @@ class Agent:
             self._report("informed", "info", self._provisioning_in_words(source))
         self._steer(now)
 
-    def _provisioning_in_words(self, source: IPv6Address) -> str:
+    def _provisioning_in_words(self, source: str) -> str:
         p = self._provisioning
         servers = p.servers_4o6
         said = "no option 88" if servers is None else f"DHCP 4o6 at {', '.join(map(str, servers)) or 'multicast'}"
@@ -397,7 +450,8 @@ class Agent:
         source = self._wide_address()
         if source is None and desired is not None and not desired.own_local:
             source = desired.local  # it may come back; until then the softwire stays as it is
-        wan = Wan(self._interface, self._link.addresses, source=source)
+        prefixes = tuple(item.network for item in self._lease6.preferred_first(now))
+        wan = Wan(self._interface, self._link.addresses, prefixes, source)
         try:
             config = choose_softwire(
                 way, self._provisioning, self._settings, wan, lease, mtu=self._mtu, forwards=self._forwards
@@ -488,7 +542,9 @@ class Agent:
             servers_4o6=None if p.servers_4o6 is None else tuple(map(str, p.servers_4o6)),
             brs=tuple(map(str, p.brs)),
             containers=tuple(n for n, c in (("lw4o6", p.lw4o6), ("map-e", p.map_e)) if c is not None),
-            problems=p.problems,
+            problems=p.problems + ((self._dhcp6.problem,) if self._dhcp6.problem else ()),
+            mode=self._settings.dhcp6_mode,
+            leases=tuple(Lease6Status.of(item, now) for item in self._dhcp6.lease.every),
         )
 
     def _waiting_for(self) -> str | None:
@@ -501,7 +557,7 @@ class Agent:
             return f"a link-local address on {self._interface}"
         if self._way is None:
             if not self._informed:
-                return "an answer to the DHCPv6 INFORMATION-REQUEST"
+                return self._dhcp6.waiting_for
             return "the DHCPv6 server to provision IPv4: " + self._missing()
         if self._way.leased and self._path is None and not isinstance(self._dhcp4.state, Coasting):
             return f"a global or unique-local IPv6 address on {self._interface}, to speak to the DHCP 4o6 server from"

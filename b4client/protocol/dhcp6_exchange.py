@@ -122,3 +122,20 @@ def read_max_rt(message: Dhcp6Message, code: Option) -> float | None:
     """SOL_MAX_RT or INF_MAX_RT, when it may be believed; also from a message that carries a failure status [D-9]."""
     value = read_seconds(message.get(code))
     return float(value) if value is not None and value in MAX_RT_VALID else None
+
+
+def read_preference(message: Dhcp6Message) -> int:
+    """The server's preference; 0 when it is absent (RFC 8415 18.2.1) or malformed."""
+    try:
+        return dhcp6.decode_preference(message.get(Option.PREFERENCE) or b"\0")
+    except WireError:
+        return 0
+
+
+def status_in_words(message: Dhcp6Message) -> str | None:
+    """What a message's own Status Code says to the operator; None when it is Success."""
+    status, text = read_status(message)
+    if status == StatusCode.SUCCESS:
+        return None
+    said = f': "{text}"' if text else ""
+    return f"the DHCPv6 server answered with status {status}{said}"

@@ -11,7 +11,6 @@ import random
 from dataclasses import replace
 from ipaddress import IPv6Address
 
-from b4client.model.errors import WireError
 from b4client.model.lease6 import Binding6, Lease6
 from b4client.protocol.backoff import DHCP6_RAND, Dhcp6Retransmission
 from b4client.protocol.counters import Counters
@@ -22,10 +21,13 @@ from b4client.protocol.dhcp6_exchange import (
     Exchange,
     read_answer,
     read_max_rt,
+    read_preference,
     read_status,
     server_of,
+    status_in_words,
 )
-from b4client.protocol.dhcp6_leases import Granted, Wanted, ask_again, ask_for, read_leases
+from b4client.protocol.dhcp6_leases import Granted, Wanted, read_leases
+from b4client.protocol.dhcp6_messages import MessageWriter
 from b4client.protocol.dhcp6_states import (
     Advertised,
     Bound,
@@ -40,8 +42,7 @@ from b4client.protocol.dhcp6_states import (
     Soliciting,
     State,
 )
-from b4client.wire import dhcp6
-from b4client.wire.dhcp6 import Dhcp6Message, MessageType, Option, Options, StatusCode
+from b4client.wire.dhcp6 import Dhcp6Message, MessageType, Option, StatusCode
 
 SOL_MAX_DELAY_S = CNF_MAX_DELAY_S = 1.0
 SOL_MAX_RT_S = 3600.0
@@ -56,8 +57,6 @@ MIN_REASK_S = 30.0
 SETBACK_S = (1.0, 120.0)
 """Wait before the discovery begins again after a server took back what it had offered: doubled each time, up to the
 second value, so that two machines do not keep each other busy (RFC 8415 14.1)."""
-REQUESTED_OPTIONS = (Option.SOL_MAX_RT, *PROVISIONING_OPTIONS)
-"""The Option Request Option: 82 is a MUST (RFC 8415 18.2.1, 18.2.4), 32 must not be there (21.23 [D-4])."""
 BEST_PREFERENCE = 255
 
 
@@ -83,6 +82,7 @@ class StatefulDhcp6Client:
     ) -> None:
         self._duid = duid
         self._wanted = wanted
+        self._writer = MessageWriter(duid, wanted, rapid_commit=rapid_commit)
         self._start_delay = start_delay
         self._rapid_commit = rapid_commit
         self._rng = rng
@@ -331,38 +331,10 @@ class StatefulDhcp6Client:
         self._state = Bound()
         return self._begin(MessageType.RENEW, now)
 
-    # ---- messages
-
     def _message(self, now: float) -> bytes:
-        """The message of the present state, with the time since the first of its exchange."""
-        wanted, held = self._wanted, self.lease
-        match self._state:
-            case Soliciting(exchange):
-                rapid: Options = ((int(Option.RAPID_COMMIT), b""),) if self._rapid_commit else ()
-                return self._write(MessageType.SOLICIT, exchange, now, None, (*ask_for(wanted, held), *rapid))
-            case Requesting(exchange, server, offered):
-                return self._write(MessageType.REQUEST, exchange, now, server, ask_for(wanted, offered))
-            case Renewing(exchange) if self._binding is not None:
-                return self._write(MessageType.RENEW, exchange, now, self._binding.server, ask_for(wanted, held))
-            case Rebinding(exchange):
-                return self._write(MessageType.REBIND, exchange, now, None, ask_for(wanted, held))
-            case Confirming(exchange):
-                ias = ask_again(wanted, held, prefixes=False)
-                return self._write(MessageType.CONFIRM, exchange, now, None, ias)
-            case Declining(exchange, server, declined):
-                return self._write(MessageType.DECLINE, exchange, now, server, ask_again(wanted, declined))
-            case Releasing(exchange, server, released):
-                return self._write(MessageType.RELEASE, exchange, now, server, ask_again(wanted, released))
-        raise AssertionError(f"nothing to say in {self._state}")
-
-    def _write(self, kind: MessageType, exchange: Exchange, now: float, server: bytes | None, ias: Options) -> bytes:
-        options: list[tuple[int, bytes]] = [(int(Option.CLIENTID), self._duid)]
-        if server is not None:
-            options.append((int(Option.SERVERID), server))
-        options.append((int(Option.ELAPSED_TIME), dhcp6.encode_elapsed(now - exchange.began_at)))
-        if kind not in (MessageType.CONFIRM, MessageType.DECLINE, MessageType.RELEASE):
-            options.append((int(Option.ORO), dhcp6.encode_oro(REQUESTED_OPTIONS)))
-        return dhcp6.encode(Dhcp6Message(kind, exchange.transaction_id, (*options, *ias)))
+        """The message of the present state."""
+        server = None if self._binding is None else self._binding.server
+        return self._writer.write(self._state, self.lease, server, now)
 
     # ---- receiving
 
@@ -394,10 +366,10 @@ class StatefulDhcp6Client:
         offer = read_leases(message, self._wanted, Lease6(), now, self._counters)
         if not offer.lease or read_status(message)[0] != StatusCode.SUCCESS:
             self._counters.count("drop-advertise-without-lease")
-            self._problem = offer.problem or self._top_problem(message) or self._problem
+            self._problem = offer.problem or status_in_words(message) or self._problem
             return
         self._counters.count("received-advertise")
-        preference = _preference(message)
+        preference = read_preference(message)
         provisions = sum(message.get(code) is not None for code in PROVISIONING_OPTIONS)
         rank = (offer.updated, preference, provisions)
         best = state.best
@@ -416,7 +388,7 @@ class StatefulDhcp6Client:
             return None
         if status in NOT_PROCESSED:
             self._counters.count("drop-reply-failed")
-            self._problem = self._top_problem(message)
+            self._problem = status_in_words(message)
             return None
         if isinstance(state, Confirming):
             if status == StatusCode.NOT_ON_LINK:
@@ -428,7 +400,7 @@ class StatefulDhcp6Client:
                     self._binding = replace(self._binding, t1_at=now)
             return None
         if status == StatusCode.NOT_ON_LINK:
-            self._problem = self._top_problem(message)
+            self._problem = status_in_words(message)
             self._start_over(now)
             return None
         if isinstance(state, Soliciting) and message.get(Option.RAPID_COMMIT) is None:
@@ -441,7 +413,7 @@ class StatefulDhcp6Client:
         held = self.lease if isinstance(state, Renewing | Rebinding) else Lease6()
         granted = read_leases(message, self._wanted, held, now, self._counters)
         server = server_of(message) or b""
-        self._problem = granted.problem or self._top_problem(message)
+        self._problem = granted.problem or status_in_words(message)
         if granted.no_binding and isinstance(state, Renewing | Rebinding):
             # RFC 8415 18.2.10.1: a Request for all IAs to the server that answered; other bindings go on.
             self._keep(granted, server)
@@ -473,19 +445,3 @@ class StatefulDhcp6Client:
         """An exchange of a REQUEST whose first transmission is still to come, at once."""
         exchange = Exchange.begin(now, self._rng, REQUEST_TIMES, limit=REQ_MAX_RC, wait_s=0.0)
         return replace(exchange, sends=0)
-
-    @staticmethod
-    def _top_problem(message: Dhcp6Message) -> str | None:
-        status, text = read_status(message)
-        if status == StatusCode.SUCCESS:
-            return None
-        said = f': "{text}"' if text else ""
-        return f"the DHCPv6 server answered with status {status}{said}"
-
-
-def _preference(message: Dhcp6Message) -> int:
-    """The server's preference; 0 when it is absent (RFC 8415 18.2.1) or malformed."""
-    try:
-        return dhcp6.decode_preference(message.get(Option.PREFERENCE) or b"\0")
-    except WireError:
-        return 0

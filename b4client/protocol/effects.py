@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 
 from b4client.model.lease import Lease4
+from b4client.model.lease6 import Binding6, Lease6
 from b4client.model.softwire import SoftwireConfig
 
 
@@ -50,6 +51,21 @@ class Withdraw:
 
 
 @dataclass(frozen=True, slots=True)
+class ConfigureWan:
+    """Make the WAN hold these addresses, and keep these prefixes from looping (RFC 7084 WPD-5); what an earlier one of
+    these named and this does not is taken away. Idempotent. Answered by AddressDuplicated where that is so."""
+
+    lease: Lease6
+
+
+@dataclass(frozen=True, slots=True)
+class SaveBinding:
+    """Keep the DHCPv6 leases over restarts; None: there are none."""
+
+    binding: Binding6 | None
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Something an operator wants to know. ``kind`` is a stable name (``"bound"``), ``level`` a syslog word
     (``"debug"``, ``"info"``, ``"warning"``, ``"error"``), ``text`` one sentence, ``fields`` its facts."""
@@ -60,4 +76,4 @@ class Report:
     fields: tuple[tuple[str, str | int | float | None], ...] = ()
 
 
-Effect = Send | SaveLease | ForgetLease | Install | Withdraw | Report
+Effect = Send | SaveLease | ForgetLease | Install | Withdraw | ConfigureWan | SaveBinding | Report

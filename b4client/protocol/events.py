@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 
+from b4client.model.lease6 import Lease6
 from b4client.model.softwire import SoftwireConfig
+from b4client.wire.dhcp6 import Options
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,22 @@ class DatagramReceived:
 
     data: bytes
     source: IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class InformationHandedOver:
+    """Another DHCPv6 client hands over all that it holds now: the ``options`` of the Reply, and its leases. Ignored
+    unless ``dhcp6_mode`` is ``external``."""
+
+    options: Options
+    lease: Lease6
+
+
+@dataclass(frozen=True, slots=True)
+class AddressDuplicated:
+    """Duplicate address detection failed for an address that was leased (RFC 8415 18.2.10.1)."""
+
+    address: IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +107,8 @@ Event = (
     Woke
     | LinkChanged
     | DatagramReceived
+    | InformationHandedOver
+    | AddressDuplicated
     | SendFailed
     | Installed
     | InstallFailed

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from b4client.model.lease import Lease4
+from b4client.model.lease6 import Leased6
 from b4client.model.portset import PortSet
 from b4client.model.softwire import SoftwireConfig
 from b4client.wire.dhcp4 import Option
@@ -88,8 +89,29 @@ class SoftwireStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Lease6Status:
+    """An address (``/128``) or prefix of DHCPv6; the times are None for ever, and 0 at least."""
+
+    network: str
+    preferred_in_s: float | None
+    valid_in_s: float | None
+
+    @classmethod
+    def of(cls, item: Leased6, now: float) -> Lease6Status:
+        """The view of ``item`` at ``now``."""
+
+        def remaining(instant: float) -> float | None:
+            return None if math.isinf(instant) else max(round(instant - now, 3), 0.0)
+
+        return cls(str(item.network), remaining(item.preferred_until), remaining(item.valid_until))
+
+
+@dataclass(frozen=True, slots=True)
 class ProvisioningStatus:
-    """What DHCPv6 said about IPv4. ``servers_4o6`` None: option 88 absent; empty: present without address."""
+    """What DHCPv6 said about IPv4. ``servers_4o6`` None: option 88 absent; empty: present without address.
+
+    ``mode`` is ``dhcp6.mode``; ``leases`` what it gives to the WAN, or what was handed over.
+    """
 
     state: str
     refresh_in_s: float | None
@@ -97,6 +119,8 @@ class ProvisioningStatus:
     brs: tuple[str, ...]
     containers: tuple[str, ...]
     problems: tuple[str, ...]
+    mode: str = "stateless"
+    leases: tuple[Lease6Status, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

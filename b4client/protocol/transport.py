@@ -9,7 +9,7 @@ from ipaddress import IPv6Address
 from b4client.protocol.backoff import TokenBucket
 from b4client.protocol.counters import Counters
 from b4client.protocol.effects import Send
-from b4client.wire.dhcp6 import ALL_SERVERS
+from b4client.wire.dhcp6 import ALL_SERVERS, MessageType
 
 LINK_SCOPE = 2
 """Multicast scope of ff02:: (RFC 4291 2.7)."""
@@ -64,7 +64,8 @@ class Outbox:
     def multicast(self, data: bytes, link_local: IPv6Address, now: float) -> Iterator[Send]:
         """One DHCPv6 message to All_DHCP_Relay_Agents_and_Servers [D-7]."""
         if self._bucket.take(now):
-            self._counters.count("sent-information-request")
+            asks = data[0] == MessageType.INFORMATION_REQUEST
+            self._counters.count("sent-information-request" if asks else "sent-dhcp6")
             yield Send(data, ALL_SERVERS, link_local)
         else:
             self._counters.count("sent-rate-limited")

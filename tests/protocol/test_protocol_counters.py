@@ -8,10 +8,20 @@ from collections.abc import Callable
 from types import ModuleType
 
 import pytest
+from dhcp6script import PREFIX, Script6, pd
 from timescript import CLIENT_ID, OTHER_SERVER, PORTS_OCTETS, Middle, Script, reply
 
 from b4client.model.portset import PortSet
-from b4client.protocol import dhcp4_client, dhcp4_messages, dhcp6_client, provisioning
+from b4client.protocol import (
+    dhcp4_client,
+    dhcp4_messages,
+    dhcp6_client,
+    dhcp6_exchange,
+    dhcp6_leases,
+    dhcp6_source,
+    dhcp6_stateful,
+    provisioning,
+)
 from b4client.protocol.counters import COUNTERS, Counters
 from b4client.protocol.dhcp4_client import MAX_OFFERS
 from b4client.protocol.dhcp6_client import Dhcp6Client
@@ -19,7 +29,11 @@ from b4client.wire import dhcp4, dhcp6
 from b4client.wire.dhcp4 import BOOTREQUEST, MessageType
 from b4client.wire.dhcp6 import Dhcp6Message
 
-MODULES = (dhcp4_client, dhcp4_messages, dhcp6_client, provisioning)
+MODULES = (
+    *(dhcp4_client, dhcp4_messages),
+    *(dhcp6_client, dhcp6_exchange, dhcp6_leases, dhcp6_source, dhcp6_stateful),
+    provisioning,
+)
 
 
 def in_source(module: ModuleType) -> set[str]:
@@ -69,8 +83,27 @@ def six(*options: tuple[int, bytes], distance: int = 0, msg_type: int = 7, data:
     return counters
 
 
+def soliciting(*options: tuple[int, bytes]) -> Counters:
+    """An Advertise to the first SOLICIT."""
+    script = Script6().start()
+    script.advertise(*options)
+    return script.counters
+
+
+def empty_renewal() -> Counters:
+    script = Script6().bind()
+    script.until(500)
+    script.reply()
+    return script.counters
+
+
 WAYS: dict[str, Callable[[], Counters]] = {
     "received-reply": lambda: six(OURS, SERVER),
+    "received-advertise": lambda: soliciting(pd(PREFIX)),
+    "drop-advertise-without-lease": soliciting,
+    "drop-reply-without-lease": empty_renewal,
+    "ignored-ia-malformed": lambda: soliciting(pd(PREFIX, t1=2, t2=1)),
+    "ignored-lease6-unusable": lambda: soliciting(pd(PREFIX, preferred=2, valid=1)),
     "received-offer": four(Script.offer),
     "received-ack": four(Script.ack, requesting),
     "received-nak": four(Script.nak, requesting),
