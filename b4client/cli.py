@@ -86,6 +86,15 @@ def build_parser() -> argparse.ArgumentParser:
     _target(stop, as_json=True)
     stop.add_argument("--policy", choices=STOP_POLICIES, default="withdraw", help="what becomes of the softwire")
     stop.set_defaults(func=_stop)
+    provision = commands.add_parser(
+        "provision", help='take over what another DHCPv6 client got (dhcp6.mode "external")'
+    )
+    _target(provision, as_json=True)
+    where = provision.add_mutually_exclusive_group(required=True)
+    where.add_argument("file", nargs="?", metavar="FILE", help="a JSON document; - is standard input")
+    where.add_argument("--from-odhcp6c", action="store_true", help="the environment that odhcp6c gives its script")
+    where.add_argument("--clear", action="store_true", help="the other client has nothing any more")
+    provision.set_defaults(func=_provision)
     level = commands.add_parser("log-level", help="change how much is logged")
     _target(level, as_json=True)
     level.add_argument("level", choices=LOG_LEVELS)
@@ -184,6 +193,27 @@ def _command(args: argparse.Namespace, command: str, arguments: dict[str, Any]) 
 
 def _verb(args: argparse.Namespace) -> int:
     _command(args, args.command, args.arguments)
+    return EXIT_OK
+
+
+def _provision(args: argparse.Namespace) -> int:
+    from b4client.provision import from_odhcp6c, read_document
+
+    try:
+        document: dict[str, Any] = {}
+        if args.from_odhcp6c:
+            document = from_odhcp6c(os.environ)
+        elif not args.clear:
+            document = read_document(args.file)
+        _command(args, "provision", document)
+    except ValueError as error:
+        print(f"b4client: provision: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except ControlError as error:
+        if not str(error).startswith("provision:"):
+            raise
+        print(f"b4client: {error}", file=sys.stderr)
+        return EXIT_FAILED
     return EXIT_OK
 
 

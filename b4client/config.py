@@ -22,6 +22,8 @@ DEFAULT_CONFIG = Path("/etc/b4client.toml")
 STOP_POLICIES = ("keep", "withdraw", "release")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
+DHCP6_MODES = ("stateless", "prefix", "address+prefix", "external")
+SOCKETS = ("auto", "udp", "packet")
 IPV4_MTU_FLOOR = 576
 IPV4_MTU_MAX = 65495
 MAX_FORWARDS = 1024
@@ -35,7 +37,8 @@ class DaemonSettings:
 
     ``stop`` is what SIGTERM and SIGINT do to the softwire: ``keep`` leaves it (a restart does not cut traffic),
     ``withdraw`` takes it down, ``release`` also gives the lease back. ``interface_wait_s`` is how long to wait at start
-    for a WAN interface that does not exist yet.
+    for a WAN interface that does not exist yet. ``socket`` says how port 546 is listened to: ``udp`` owns it,
+    ``packet`` lives beside another DHCPv6 client that does, ``auto`` takes what is possible.
     """
 
     state_dir: Path = Path("/var/lib/b4client")
@@ -44,6 +47,7 @@ class DaemonSettings:
     log_level: str = "info"
     log_format: str = "text"
     interface_wait_s: float = 3.0
+    socket: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +218,12 @@ _DHCP: dict[str, tuple[str, _Reader]] = {
     "hardware_address": ("hardware_address", _octets(6, 6)),
     "hostname": ("hostname", _hostname),
 }
+_DHCP6: dict[str, tuple[str, _Reader]] = {
+    "mode": ("dhcp6_mode", _choice(DHCP6_MODES)),
+    "rapid_commit": ("rapid_commit", _boolean),
+    "prefix_len_hint": ("prefix_len_hint", _integer(24, 64)),
+}
+_DHCP6_DAEMON: dict[str, tuple[str, _Reader]] = {"socket": ("socket", _choice(SOCKETS))}
 _SOFTWIRE_PROTOCOL: dict[str, tuple[str, _Reader]] = {"br": ("br", _ipv6), "local": ("local", _ipv6)}
 _SOFTWIRE: dict[str, tuple[str, _Reader]] = {
     "device": ("device", _interface),
@@ -262,11 +272,12 @@ def _table(document: Mapping[str, object], name: str) -> Mapping[str, object]:
 
 def parse(document: Mapping[str, object]) -> Config:
     """Turn a TOML document (as ``tomllib`` gives it) into a Config. Raises ConfigError naming the key."""
-    _known("", document, ("wan", "dhcp", "softwire", "nat", "daemon", "forward"))
+    _known("", document, ("wan", "dhcp", "dhcp6", "softwire", "nat", "daemon", "forward"))
     wan, dhcp, softwire = _table(document, "wan"), _table(document, "dhcp"), _table(document, "softwire")
-    nat, daemon = _table(document, "nat"), _table(document, "daemon")
+    nat, daemon, dhcp6 = _table(document, "nat"), _table(document, "daemon"), _table(document, "dhcp6")
     _known("wan", wan, ("interface",))
     _known("dhcp", dhcp, tuple(_DHCP))
+    _known("dhcp6", dhcp6, (*_DHCP6, *_DHCP6_DAEMON))
     _known("softwire", softwire, (*_SOFTWIRE, *_SOFTWIRE_PROTOCOL))
     _known("nat", nat, ("timeouts",))
     _known("daemon", daemon, tuple(_DAEMON))
@@ -286,13 +297,15 @@ def parse(document: Mapping[str, object]) -> Config:
             raise ConfigError(f"forward[{i}].port", f"{forward.protocol} {forward.port} is taken by forward[{first}]")
 
     protocol = _apply(ProtocolSettings(), "dhcp", dhcp, _DHCP)
+    protocol = _apply(protocol, "dhcp6", dhcp6, _DHCP6)
     protocol = _apply(protocol, "softwire", softwire, _SOFTWIRE_PROTOCOL)
     realised = _apply(SoftwireSettings(), "softwire", softwire, _SOFTWIRE)
     realised = replace(realised, forwards=forwards, timeouts=_apply(NatTimeouts(), "nat.timeouts", timeouts, _TIMEOUTS))
     interface = _interface("wan.interface", wan["interface"])
     if realised.device == interface:
         raise ConfigError("softwire.device", f"{interface!r} is the WAN: the softwire needs a name of its own")
-    return Config(interface, protocol, realised, _apply(DaemonSettings(), "daemon", daemon, _DAEMON))
+    shell = _apply(_apply(DaemonSettings(), "daemon", daemon, _DAEMON), "dhcp6", dhcp6, _DHCP6_DAEMON)
+    return Config(interface, protocol, realised, shell)
 
 
 def load(path: Path | None, overrides: Mapping[str, Mapping[str, object]] | None = None) -> Config:

@@ -29,8 +29,9 @@ from b4client import api
 from b4client.config import Config
 from b4client.daemon import clock, logs, notify
 from b4client.daemon.control import ControlServer
-from b4client.daemon.sockets import DhcpSocket
+from b4client.daemon.sockets import WanSocket
 from b4client.daemon.store import Store
+from b4client.daemon.wanside import WanSide
 from b4client.daemon.watch import Doorbell
 from b4client.dataplane import rtnl
 from b4client.dataplane.apply import Dataplane
@@ -84,6 +85,8 @@ class Daemon:
                 boot_id=clock.boot_id(),
             )
             self._store = store
+            self._wan = WanSide(settings, self._report)
+            binding = await self._in_worker(self._wan.binding)
             protocol = settings.protocol
             hardware = protocol.hardware_address or self._link.hardware_address or b""
             self._agent = Agent(
@@ -96,20 +99,24 @@ class Daemon:
                 iaid=zlib.crc32(settings.wan.encode()) if protocol.iaid is None else protocol.iaid,
                 hardware_address=hardware,
                 stored=store.load_lease(),
+                binding=binding,
                 rng=random.Random(int.from_bytes(os.urandom(16), "big")),  # noqa: S311 - xids and jitter
             )
-            self._socket: DhcpSocket | None = DhcpSocket(self._loop, settings.wan, self._received)
+            self._control = ControlServer(settings.daemon.run_dir / f"{settings.instance}.sock", self._commands())
+            self._socket: WanSocket | None = self._wan.open_socket(self._loop, self._received)
             undo.callback(self._close_socket)
+            self._socket.guard(self._link.addresses)
             self._timer = clock.BootTimer(self._loop, lambda: self.post(events.Woke()))
             undo.callback(self._timer.close)
             doorbell = Doorbell(self._loop, lambda: self._start(self._look_at_link()))
             undo.callback(doorbell.close)
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._loop.add_signal_handler(number, self.stop)
-            self._control = ControlServer(settings.daemon.run_dir / f"{settings.instance}.sock", self._commands())
             await self._control.start()
             try:
                 self.post(self._link_event(self._link, moved=False))
+                if (handed_over := self._wan.handed_over()) is not None:
+                    self.post(handed_over)
                 self._start(self._check_machine())
                 self._start(self._feed_watchdog())
                 notify.notify("READY=1")
@@ -176,6 +183,10 @@ class Daemon:
                 self._start(self._kernel_job(lambda: self._install(config)), name="kernel")
             case effects.Withdraw():
                 self._start(self._kernel_job(self._withdraw), name="kernel")
+            case effects.ConfigureWan(lease):
+                self._start(self._kernel_job(lambda: self._wan.configure(lease)), name="kernel")
+            case effects.SaveBinding(binding):
+                self._wan.save(binding)
             case effects.Report():
                 self._report(effect)
 
@@ -272,7 +283,9 @@ class Daemon:
         replaced = new is not None and (self._socket is None or self._socket.index != new.index)
         if new is None or replaced:
             self._close_socket()
-            self._socket = DhcpSocket(self._loop, self._config.wan, self._received) if new is not None else None
+            self._socket = self._wan.open_socket(self._loop, self._received) if new is not None else None
+        if self._socket is not None and new is not None:
+            self._socket.guard(new.addresses)
         moved = new is not None and new.up and (replaced or old is None or not old.up)
         self.post(self._link_event(new, moved=moved))
 
@@ -331,7 +344,13 @@ class Daemon:
             logging.getLogger("b4client").setLevel(logs.LEVELS[str(level)])
             return {"text": f"log level {level}", "arguments": {}}
 
+        async def provision(arguments: dict[str, Any]) -> dict[str, Any]:
+            self.post(self._wan.provision(arguments))
+            state = self._agent.snapshot(clock.boot_now())
+            return {"text": "taken over", "arguments": {"provisioning": api.jsonable(state.provisioning)}}
+
         return {
+            "provision": provision,
             "status": status,
             "recent": recent,
             "renew": event(events.RenewRequested, "renewing"),

@@ -1,4 +1,4 @@
-"""The one UDP socket of DHCPv6 and DHCP 4o6: port 546 on the WAN (RFC 8415 7.2 [F-6])."""
+"""The one UDP socket of DHCPv6 and DHCP 4o6: port 546 on the WAN (RFC 8415 7.2 [F-6]), and what to do without it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ipaddress import IPv6Address
 
 import tenacity
 
+from b4client.daemon.packetsocket import PacketSocket
 from b4client.daemon.portowner import udp6_port_owners
 from b4client.model.errors import DataplaneError
 
@@ -31,17 +32,22 @@ class DhcpSocket:
     """Port 546 of one interface. ``received(data, source)`` is called in the event loop for every datagram."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, interface: str, received: Callable[[bytes, IPv6Address], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        interface: str,
+        received: Callable[[bytes, IPv6Address], None],
+        *,
+        attempts: int = 4,
     ) -> None:
         """Open and bind. Raises DataplaneError with cause and remedy (port taken, no privilege, no interface)."""
         self._loop = loop
         self._received = received
         self.index = socket.if_nametoindex(interface)
-        self._socket = self._open(interface)
+        self._socket = self._open(interface, attempts)
         loop.add_reader(self._socket, self._readable)
 
     @staticmethod
-    def _open(interface: str) -> socket.socket:
+    def _open(interface: str, attempts: int) -> socket.socket:
         with contextlib.ExitStack() as undo:
             sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
             undo.callback(sock.close)
@@ -52,7 +58,7 @@ class DhcpSocket:
                 # A client that is just ending may hold the port for a moment.
                 for attempt in tenacity.Retrying(
                     retry=tenacity.retry_if_exception(_is_taken),
-                    stop=tenacity.stop_after_attempt(4),
+                    stop=tenacity.stop_after_attempt(attempts),
                     wait=tenacity.wait_exponential(0.1),
                     reraise=True,
                 ):
@@ -72,7 +78,7 @@ class DhcpSocket:
                         what,
                         f"{owners} has it already",
                         errno=error.errno,
-                        remedy=f"Stop that DHCPv6 client on {interface}, or keep it off this interface.",
+                        remedy=f'Stop that DHCPv6 client on {interface}, or live beside it: dhcp6.socket = "packet".',
                     ) from None
                 raise DataplaneError(what, error.strerror or str(error), errno=error.errno or 0) from None
             undo.pop_all()
@@ -85,6 +91,9 @@ class DhcpSocket:
         self._socket.sendmsg(
             [data], [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, pktinfo)], 0, (str(destination), SERVER_PORT, 0, scope)
         )
+
+    def guard(self, addresses: tuple[IPv6Address, ...]) -> None:
+        """Nothing to do: the port is ours at every address."""
 
     def _readable(self) -> None:
         for _ in range(BURST):
@@ -100,3 +109,32 @@ class DhcpSocket:
         """Free the port."""
         self._loop.remove_reader(self._socket)
         self._socket.close()
+
+
+WanSocket = DhcpSocket | PacketSocket
+
+
+def open_wan_socket(
+    loop: asyncio.AbstractEventLoop,
+    interface: str,
+    received: Callable[[bytes, IPv6Address], None],
+    *,
+    kind: str = "auto",
+    say: Callable[[str], None] = lambda _: None,
+) -> WanSocket:
+    """The socket that ``dhcp6.socket`` asks for; ``auto`` goes beside whoever has the port, and ``say``s so.
+
+    Raises DataplaneError with cause and remedy.
+    """
+    if kind == "packet":
+        return PacketSocket(loop, interface, received)
+    try:
+        # Whoever has the port in auto mode need not be waited for: beside it is as good.
+        return DhcpSocket(loop, interface, received, **({"attempts": 1} if kind == "auto" else {}))
+    except DataplaneError as error:
+        if kind != "auto" or error.errno != errno.EADDRINUSE:
+            raise
+    beside = PacketSocket(loop, interface, received)
+    owners = ", ".join(udp6_port_owners(CLIENT_PORT)) or "another process"
+    say(f"UDP port {CLIENT_PORT} belongs to {owners}: listening beside it")
+    return beside

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
-from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, TypeVar
 
 import tenacity
@@ -33,6 +33,9 @@ IP6_TNL_F_IGN_ENCAP_LIMIT = 0x1
 IP6_TNL_F_USE_ORIG_TCLASS = 0x2
 TUNNEL_HOP_LIMIT = 64
 DAD_WAIT_S = 5.0
+RTPROT_DHCP = 16
+UNREACHABLE_METRIC = 2147483647
+"""Behind every route that leads somewhere."""
 TRANSIENT = frozenset({errno.EBUSY, errno.ENOBUFS, errno.EAGAIN, errno.EINTR})
 
 T = TypeVar("T")
@@ -416,6 +419,60 @@ def delete_address6(name: str, address: IPv6Address) -> None:
                 partial(remove, index=index),
                 fine=frozenset({errno.EADDRNOTAVAIL, errno.ENODEV}),
             )
+
+
+def lease_address6(name: str, address: IPv6Address, preferred_s: int, valid_s: int) -> None:
+    """Give the interface a leased address as a /128, or the address its lifetimes (RFC 8415 18.2.10.1: an IA_NA makes
+    nothing on-link). It is not waited for: look at ``address6_flags``."""
+    index = _index(name)
+    lifetimes = {"ifa_preferred": preferred_s, "ifa_valid": valid_s}
+    _do(
+        f"give {name} the address {address}",
+        lambda ipr: ipr.addr(
+            "replace", index=index, address=str(address), prefixlen=128, family=socket.AF_INET6, IFA_CACHEINFO=lifetimes
+        ),
+    )
+
+
+def address6_flags(name: str, address: IPv6Address) -> int | None:
+    """The IFA_F flags of an address; None when it (or the interface) is not there."""
+    with _route_socket() as ipr:
+        for index in ipr.link_lookup(ifname=name):
+            for a in ipr.get_addr(family=socket.AF_INET6, index=index):
+                if IPv6Address(a.get_attr("IFA_LOCAL") or a.get_attr("IFA_ADDRESS")) == address:
+                    return int(a.get_attr("IFA_FLAGS") or a["flags"])
+    return None
+
+
+def _unreachable6(prefix: IPv6Network) -> dict[str, Any]:
+    return {
+        "dst": str(prefix),
+        "family": socket.AF_INET6,
+        "type": "unreachable",
+        "priority": UNREACHABLE_METRIC,
+        "oif": _index("lo"),
+        "proto": RTPROT_DHCP,
+    }
+
+
+def add_unreachable6(prefix: IPv6Network) -> bool:
+    """Make what is not routed more precisely within a delegated prefix unreachable, so that it does not loop between
+    here and the provider (RFC 7084 WPD-5). Returns False when it was so already."""
+    done = _do(
+        f"make the rest of {prefix} unreachable",
+        lambda ipr: (ipr.route("add", **_unreachable6(prefix)), True)[1],
+        fine=frozenset({errno.EEXIST}),
+    )
+    return bool(done)
+
+
+def delete_unreachable6(prefix: IPv6Network) -> None:
+    """Remove the route of ``add_unreachable6`` if it is there."""
+    _do(
+        f"remove the unreachable route of {prefix}",
+        lambda ipr: ipr.route("del", **_unreachable6(prefix)),
+        fine=frozenset({errno.ESRCH}),
+    )
 
 
 def add_route4(name: str, destination: IPv4Network, metric: int) -> None:
