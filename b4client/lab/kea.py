@@ -40,6 +40,8 @@ class KeaSettings:
     ``unicast`` (the server's address), ``multicast`` (empty option) or ``none``. ``container`` says how the BR address
     travels: ``lw4o6`` (option 96), ``map-e`` (94: the rule ``map_rule_ipv6`` with no EA bits, the address and the port
     set come from DHCP 4o6, RFC 7597 Appendix A example 5) or ``none``. ``bind_prefix`` adds option 92 to container 96.
+    ``pd_pool`` are prefixes to delegate, of ``pd_len`` bits each; ``na_first``..``na_last`` the addresses of IA_NA;
+    their times are ``lifetimes6``: T1, T2, preferred and valid lifetime.
     ``authoritative`` makes kea-dhcp4 send NAK for addresses of unknown clients, where it is silent otherwise.
     """
 
@@ -55,6 +57,11 @@ class KeaSettings:
     bind_prefix: IPv6Network | None = None
     refresh_time: int | None = None
     authoritative: bool = False
+    pd_pool: IPv6Network | None = None
+    pd_len: int = 56
+    na_first: IPv6Address | None = None
+    na_last: IPv6Address | None = None
+    lifetimes6: tuple[int, int, int, int] = (300, 480, 600, 900)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,18 +117,34 @@ def dhcp6_config(settings: KeaSettings, place: KeaPlace) -> dict[str, Any]:
     options += _container(settings, place)
     if settings.refresh_time is not None:
         options.append({"name": "information-refresh-time", "data": str(settings.refresh_time)})
+    t1, t2, preferred, valid = settings.lifetimes6
     return {
         "Dhcp6": {
+            "renew-timer": t1,
+            "rebind-timer": t2,
+            "preferred-lifetime": preferred,
+            "valid-lifetime": valid,
             "interfaces-config": {"interfaces": [place.interface, f"{place.interface}/{place.address6}"]},
             "dhcp4o6-port": PORT_4O6,
             "server-id": {"type": "LL", "htype": 1, "identifier": "020000000001", "persist": False},
             "lease-database": {"type": "memfile", "persist": False, "lfc-interval": 0},
             "multi-threading": MULTI_THREADING,
-            "subnet6": [{"id": 1, "subnet": str(place.link6), "interface": place.interface}],
+            "subnet6": [{"id": 1, "subnet": str(place.link6), "interface": place.interface, **_pools6(settings)}],
             "option-data": options,
             "loggers": _loggers("kea-dhcp6"),
         }
     }
+
+
+def _pools6(settings: KeaSettings) -> dict[str, Any]:
+    pools: dict[str, Any] = {}
+    if settings.pd_pool is not None:
+        pool = settings.pd_pool
+        where = {"prefix": str(pool.network_address), "prefix-len": pool.prefixlen}
+        pools["pd-pools"] = [{**where, "delegated-len": settings.pd_len}]
+    if settings.na_first is not None:
+        pools["pools"] = [{"pool": f"{settings.na_first} - {settings.na_last or settings.na_first}"}]
+    return pools
 
 
 def _container(settings: KeaSettings, place: KeaPlace) -> list[dict[str, Any]]:
