@@ -14,7 +14,7 @@ from typing import Any
 
 import b4client
 from b4client import api, calc, decode
-from b4client.config import DEFAULT_CONFIG, LOG_FORMATS, LOG_LEVELS, STOP_POLICIES, DaemonSettings, load
+from b4client.config import DEFAULT_CONFIG, DHCP6_MODES, LOG_FORMATS, LOG_LEVELS, STOP_POLICIES, DaemonSettings, load
 from b4client.model.errors import ConfigError, ControlError, DataplaneError
 
 EXIT_OK = 0
@@ -55,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--device", metavar="NAME", help="name of the softwire's interface (default b4)")
     run.add_argument("--br", metavar="IPV6", help="lwAFTR / BR address, instead of what DHCPv6 says")
     run.add_argument("--server", metavar="IPV6", action="append", help="DHCP 4o6 server, instead of option 88")
+    run.add_argument("--dhcp6", choices=DHCP6_MODES, help="what to ask for by DHCPv6 (default stateless)")
     run.add_argument("--psid-len-hint", type=int, metavar="K", help="ask for a port set of 2^(16-K) ports")
     run.add_argument("--no-start-delay", action="store_true", help="no random waits before the first messages")
     run.add_argument("--on-stop", choices=STOP_POLICIES, help="what SIGTERM does to the softwire (default withdraw)")
@@ -116,6 +117,7 @@ def _overrides(args: argparse.Namespace) -> dict[str, dict[str, object]]:
             "psid_len_hint": args.psid_len_hint,
             "start_delay": False if args.no_start_delay else None,
         },
+        "dhcp6": {"mode": args.dhcp6},
         "softwire": {"encapsulation": args.encapsulation, "device": args.device, "br": args.br},
         "daemon": {
             "state_dir": args.state_dir and str(args.state_dir.absolute()),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable
 from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,9 @@ MAX_FILE = 262144
 class Store6:
     """The files of one instance below ``run_dir``; what cannot be written is reported and otherwise borne."""
 
-    def __init__(self, run_dir: Path, instance: str, *, boot_now: Callable[[], float], boot_id: str) -> None:
+    def __init__(self, run_dir: Path, instance: str, *, boot_id: str) -> None:
         self._binding_file = run_dir / f"{instance}.dhcp6.json"
         self._handover_file = run_dir / f"{instance}.handover.json"
-        self._boot_now = boot_now
         self._boot_id = boot_id
 
     def save_binding(self, binding: Binding6 | None) -> None:
@@ -57,9 +55,9 @@ class Store6:
             log.warning("%s is damaged (%s): ignored", self._binding_file, error)
             return None
 
-    def save_handover(self, document: dict[str, Any]) -> None:
-        """Keep what was handed over, and when."""
-        self._write(self._handover_file, {"taken_at": self._boot_now(), "document": document})
+    def save_handover(self, document: dict[str, Any], taken_at: float) -> None:
+        """Keep what was handed over, and when (boot clock)."""
+        self._write(self._handover_file, {"taken_at": taken_at, "document": document})
 
     def load_handover(self) -> tuple[dict[str, Any], float] | None:
         """(document, boot-clock instant of when it came); None when there is none."""

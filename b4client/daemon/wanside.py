@@ -35,7 +35,7 @@ class WanSide:
         self._say = say
         self._mode = config.protocol.dhcp6_mode
         self._leased = LeasedWan(config.wan, config.daemon.run_dir)
-        self._store = Store6(config.daemon.run_dir, config.instance, boot_now=clock.boot_now, boot_id=clock.boot_id())
+        self._store = Store6(config.daemon.run_dir, config.instance, boot_id=clock.boot_id())
 
     # ---- socket
 
@@ -50,9 +50,11 @@ class WanSide:
     # ---- leases
 
     def binding(self) -> Binding6 | None:
-        """The leases of an earlier life. In a mode that holds none, what such a life left on the WAN is taken away."""
+        """The leases of an earlier life. Where there are none, what such a life left on the WAN is taken away."""
         if self._mode in LEASING:
-            return self._store.load_binding()
+            found = self._store.load_binding()
+            if found is not None and found.lease.at(clock.boot_now()):
+                return found
         self._store.save_binding(None)
         self.configure(Lease6())
         return None
@@ -89,6 +91,7 @@ class WanSide:
             raise ControlError(
                 f'provision: dhcp6.mode is "{self._mode}": b4client asks by itself; set dhcp6.mode = "external"'
             )
-        event = read_handover(document, clock.boot_now())
-        self._store.save_handover(document)
+        now = clock.boot_now()
+        event = read_handover(document, now)
+        self._store.save_handover(document, now)
         return event

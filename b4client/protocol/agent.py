@@ -131,6 +131,7 @@ class Agent:
                 self._install_failed(config, reason, now)
             case events.RenewRequested():
                 self._take(self._dhcp4.renew(now), now)
+                self._ask(self._dhcp6.renew(now), now)
             case events.RebindRequested():
                 self._take(self._dhcp4.rebind(now), now)
             case events.ReleaseRequested():

@@ -60,6 +60,9 @@ class Dhcp6Source(Protocol):
     def received(self, data: bytes, now: float) -> Dhcp6Message | None:
         """The Reply in ``data`` when it answers us."""
 
+    def renew(self, now: float) -> list[bytes]:
+        """Renew the leases now, when nothing else is being asked."""
+
     def release(self, now: float) -> list[bytes]:
         """Give everything back and stay idle."""
 
@@ -74,6 +77,10 @@ class NoLeases:
     lease = Lease6()
     binding: Binding6 | None = None
     problem: str | None = None
+
+    def renew(self, _: float) -> list[bytes]:
+        """Nothing to renew."""
+        return []
 
     def release(self, _: float) -> list[bytes]:
         """Nothing to give back."""

@@ -204,6 +204,7 @@ def test_the_server_restarts_with_another_prefix(
     other = serving(OTHER_POOL, lifetimes6=lifetimes)
     testbed.kea.restart(other)
     try:
+        testbed.aftr_call("unbind", binding=str(testbed.settings.binding))
         testbed.aftr_call("bind", binding=str(replace(testbed.settings, kea=other).binding))
         wait_until(lambda: leases(client) == [str(OTHER_POOL)], 20, "the new prefix")
         wait_until(
