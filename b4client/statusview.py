@@ -12,6 +12,8 @@ from b4client.portmap import render_port_map
 LABEL = 14
 GOOD, BAD, DIM = "32", "1;31", "2"
 _NAMES = {"dns": "DNS", "ntp": "NTP", "domain": "domain", "mtu": "MTU", "domain_search": "search"}
+ASKING = ("idle", "delaying", "asking", "soliciting", "requesting", "waiting")
+"""States of DHCPv6 in which a Reply may never have come."""
 
 
 def render_status(answer: Mapping[str, Any], *, colour: bool = False, width: int = 64) -> list[str]:
@@ -31,7 +33,10 @@ def render_status(answer: Mapping[str, Any], *, colour: bool = False, width: int
     if waiting is not None:
         lines.append(line("waiting for", str(waiting)))
     lines.append(line("WAN", _wan(answer.get("wan") or {})))
-    lines.append(line("provisioning", _provisioning(answer.get("provisioning") or {})))
+    provisioning = answer.get("provisioning") or {}
+    lines.append(line("provisioning", _provisioning(provisioning)))
+    leases6 = provisioning.get("leases") or ()
+    lines += [line("DHCPv6 lease" if i == 0 else "", _leased6(item)) for i, item in enumerate(leases6)]
     if lease is not None:
         lines += [line("address", _address(lease)), line("lease", _lease(lease))]
         lines += [line(_NAMES.get(k, k), _option(k, v)) for k, v in (lease.get("options") or {}).items()]
@@ -80,12 +85,20 @@ def _wan(wan: Mapping[str, Any]) -> str:
 
 
 def _provisioning(p: Mapping[str, Any]) -> str:
-    if p.get("state") != "informed" and not p.get("containers") and p.get("servers_4o6") is None:
-        return "no answer of a DHCPv6 server yet"
+    if p.get("state") in ASKING and not p.get("containers") and p.get("servers_4o6") is None:
+        return "nothing handed over yet" if p.get("mode") == "external" else "no answer of a DHCPv6 server yet"
     servers = p.get("servers_4o6")
     text = "no option 88" if servers is None else f"DHCP 4o6 server {', '.join(servers) or 'by multicast'}"
     containers = ", ".join(p.get("containers", ())) or "no container"
+    if p.get("mode") == "external":
+        return f"{text}; {containers}; handed over"
     return f"{text}; {containers}; refreshed in {duration(p.get('refresh_in_s'))}"
+
+
+def _leased6(item: Mapping[str, Any]) -> str:
+    network = str(item["network"]).removesuffix("/128")
+    deprecated = ", deprecated" if item.get("preferred_in_s") == 0 else ""
+    return f"{network} for {duration(item.get('valid_in_s'))}{deprecated}"
 
 
 def _address(lease: Mapping[str, Any]) -> str:

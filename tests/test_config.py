@@ -27,6 +27,11 @@ duid = "00:03:00:01:02:00:00:00:00:01"
 iaid = 7
 hardware_address = "02-00-00-00-00-01"
 hostname = "cpe-1"
+[dhcp6]
+mode = "address+prefix"
+socket = "packet"
+rapid_commit = true
+prefix_len_hint = 56
 [softwire]
 br = "2001:db8:ffff::1"
 local = "2001:db8:1::46"
@@ -79,6 +84,9 @@ def test_every_setting_reaches_its_place() -> None:
         iaid=7,
         hardware_address=bytes.fromhex("020000000001"),
         hostname="cpe-1",
+        dhcp6_mode="address+prefix",
+        rapid_commit=True,
+        prefix_len_hint=56,
     )
     assert read.softwire == SoftwireSettings(
         device="b4tun",
@@ -92,7 +100,7 @@ def test_every_setting_reaches_its_place() -> None:
         forwards=forwards,
         timeouts=NatTimeouts(udp=180),
     )
-    assert read.daemon == config.DaemonSettings(Path("/srv/s"), Path("/srv/r"), "keep", "debug", "json", 0.0)
+    assert read.daemon == config.DaemonSettings(Path("/srv/s"), Path("/srv/r"), "keep", "debug", "json", 0.0, "packet")
 
 
 def test_the_wan_is_all_that_is_needed() -> None:
@@ -126,6 +134,10 @@ def test_the_wan_is_all_that_is_needed() -> None:
         ("[dhcp]\nduid = '00'", "dhcp.duid", "3 to 130"),
         ("[dhcp]\nhardware_address = '02:00'", "dhcp.hardware_address", "6 to 6"),
         ("[dhcp]\nhostname = '-a'", "dhcp.hostname", "no host name"),
+        ("[dhcp6]\nmode = 'stateful'", "dhcp6.mode", "stateless, prefix, address+prefix, external"),
+        ("[dhcp6]\nsocket = 'tcp'", "dhcp6.socket", "auto, udp, packet"),
+        ("[dhcp6]\nprefix_len_hint = 128", "dhcp6.prefix_len_hint", "24 to 64"),
+        ("[dhcp6]\nmod = 'prefix'", "dhcp6.mod", "did you mean 'mode'"),
         ("[softwire]\nbr = 'ff02::1'", "softwire.br", "no unicast address"),
         ("[softwire]\nencapsulation = 'gre'", "softwire.encapsulation", "auto, kernel, userspace"),
         ("[softwire]\nmtu = 68", "softwire.mtu", "576"),
@@ -181,7 +193,8 @@ def test_the_example_shows_the_defaults() -> None:
     read = config.parse(tomllib.loads(example.read_text()))
     assert read == config.Config("eth0")
     text = example.read_text()
-    for known in (config._DHCP, config._SOFTWIRE, config._SOFTWIRE_PROTOCOL, config._TIMEOUTS, config._DAEMON):
+    dhcp6 = config._DHCP6 | config._DHCP6_DAEMON
+    for known in (dhcp6, config._DHCP, config._SOFTWIRE, config._SOFTWIRE_PROTOCOL, config._TIMEOUTS, config._DAEMON):
         for name in known:
             assert f"{name} = " in text, f"{name} is not in the example"
     uncommented = tomllib.loads("\n".join(line.removeprefix("# ") for line in text.splitlines()[3:]))

@@ -305,3 +305,28 @@ def test_the_messages_on_the_wire(
         asked = dhcp6.decode_oro(message.get(Option.ORO) or b"")
         assert {82, 88, 96} <= set(asked)
         assert 32 not in asked
+
+
+def test_an_address_that_another_host_has(
+    testbed_with: Callable[..., Testbed],
+    client_in: Callable[..., Client],
+    configured: Callable[..., tuple[str, str]],
+    tmp_path: Path,
+) -> None:
+    """RFC 8415 18.2.10.1, 18.2.8: duplicate address detection fails, Decline, and the next address is taken."""
+    testbed = testbed_with(kea=serving(na_first=NA, na_last=NA + 1))
+    ip("-n", testbed.isp.name, "addr", "add", f"{NA}/128", "dev", "wan", "nodad")
+    testbed.cpe.sysctl({"ipv6/conf/wan/accept_dad": 1, "ipv6/conf/wan/dad_transmits": 1})
+    try:
+        with testbed.capture("cpe", "wan", tmp_path / "wan.pcap", "ip6 and udp") as capture:
+            client = client_in(testbed, *configured("address+prefix"))
+            client.start()
+            client.wait_bound()
+            wait_until(lambda: list(wan_addresses(testbed)) == [str(NA + 1)], 20, "the other address")
+            assert leases(client) == [str(POOL), f"{NA + 1}/128"] or leases(client) == [f"{NA + 1}/128", str(POOL)]
+            assert [e["kind"] for e in client.events()].count("address-duplicated") == 1
+            client.stop("release")
+        sent = [m for _, m in read_dhcp6(capture.file) if m.msg_type == MessageType.DECLINE]
+        assert [dhcp6.decode_ia(m.get(Option.IA_NA) or b"").addresses()[0].address for m in sent] == [NA]
+    finally:
+        testbed.down()
