@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 
@@ -42,27 +43,29 @@ class LeasedWan:
             self._remember(*everything)
         problems: list[str] = []
 
-        def attempt(step: Callable[[], object]) -> None:
+        def attempt(step: Callable[[], object]) -> bool:
             try:
                 step()
             except DataplaneError as error:
                 problems.append(str(error))
+                return False
+            return True
 
         for prefix in wanted_prefixes:
-            attempt(lambda prefix=prefix: rtnl.add_unreachable6(prefix))  # type: ignore[misc]
+            attempt(partial(rtnl.add_unreachable6, prefix))
         new = []
         for item in lease.addresses:
-            if rtnl.address6_flags(self._interface, item.address) is None:
-                new.append(item.address)
+            known = rtnl.address6_flags(self._interface, item.address) is not None
             times = _seconds(item.preferred_until, now), _seconds(item.valid_until, now)
-            attempt(lambda item=item, times=times: rtnl.lease_address6(self._interface, item.address, *times))  # type: ignore[misc]
+            if attempt(partial(rtnl.lease_address6, self._interface, item.address, *times)) and not known:
+                new.append(item.address)
         for prefix in prefixes - wanted_prefixes:
-            attempt(lambda prefix=prefix: rtnl.delete_unreachable6(prefix))  # type: ignore[misc]
+            attempt(partial(rtnl.delete_unreachable6, prefix))
         for address in addresses - wanted_addresses:
-            attempt(lambda address=address: rtnl.delete_address6(self._interface, address))  # type: ignore[misc]
+            attempt(partial(rtnl.delete_address6, self._interface, address))
         duplicates = tuple(address for address in new if self._is_duplicate(address))
         for address in duplicates:
-            attempt(lambda address=address: rtnl.delete_address6(self._interface, address))  # type: ignore[misc]
+            attempt(partial(rtnl.delete_address6, self._interface, address))
         kept = wanted_addresses - set(duplicates), wanted_prefixes
         if kept != everything:
             self._remember(*kept)
@@ -71,7 +74,8 @@ class LeasedWan:
         return duplicates
 
     def _is_duplicate(self, address: IPv6Address) -> bool:
-        """The outcome of duplicate address detection (RFC 4862 5.4), waited for."""
+        """The outcome of duplicate address detection (RFC 4862 5.4), waited for. An address that will not last for ever
+        is not marked by the kernel when it fails, but taken away."""
         retry = tenacity.Retrying(
             retry=tenacity.retry_if_result(
                 lambda flags: flags is not None and flags & rtnl.IFA_F_TENTATIVE and not flags & rtnl.IFA_F_DADFAILED
@@ -81,7 +85,7 @@ class LeasedWan:
             retry_error_callback=lambda _: 0,
         )
         flags = retry(rtnl.address6_flags, self._interface, address)
-        return bool(flags and flags & rtnl.IFA_F_DADFAILED)
+        return flags is None or bool(flags & rtnl.IFA_F_DADFAILED)
 
     def _remembered(self) -> tuple[set[IPv6Address], set[IPv6Network]]:
         try:
