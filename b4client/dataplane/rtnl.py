@@ -425,11 +425,18 @@ def lease_address6(name: str, address: IPv6Address, preferred_s: int, valid_s: i
     """Give the interface a leased address as a /128, or the address its lifetimes (RFC 8415 18.2.10.1: an IA_NA makes
     nothing on-link). It is not waited for: look at ``address6_flags``."""
     index = _index(name)
-    lifetimes = {"ifa_preferred": preferred_s, "ifa_valid": valid_s}
+    times = {"preferred": preferred_s, "valid": valid_s}
     _do(
         f"give {name} the address {address}",
         lambda ipr: ipr.addr(
-            "replace", index=index, address=str(address), prefixlen=128, family=socket.AF_INET6, IFA_CACHEINFO=lifetimes
+            "replace",
+            index=index,
+            address=str(address),
+            prefixlen=128,
+            family=socket.AF_INET6,
+            # pyroute2 0.7.2 reads the times here, 0.9 there.
+            **times,
+            cacheinfo=times,
         ),
     )
 

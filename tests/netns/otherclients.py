@@ -65,6 +65,17 @@ class OtherClient:
 
 
 @contextlib.contextmanager
+def _running(testbed: Testbed, directory: Path, script: str, bound: str, renewed: str) -> Iterator[OtherClient]:
+    """``script`` in the CPE, with mounts and a host name of its own."""
+    log = directory / "client.log"
+    process = testbed.cpe.start("unshare", "-m", "-u", "sh", "-c", script, log=log)
+    try:
+        yield OtherClient(process, log, bound, renewed)
+    finally:
+        reap(process)
+
+
+@contextlib.contextmanager
 def dhcpcd(testbed: Testbed, directory: Path) -> Iterator[OtherClient]:
     """dhcpcd with IA_NA and IA_PD; its files are its own."""
     directory.mkdir()
@@ -76,12 +87,8 @@ def dhcpcd(testbed: Testbed, directory: Path) -> Iterator[OtherClient]:
         "mkdir -p /run/dhcpcd && mount -t tmpfs none /run/dhcpcd && mount -t tmpfs none /var/lib/dhcpcd && "
         f"exec {program} -B -d -6 -f {directory}/dhcpcd.conf wan"
     )
-    log = directory / "dhcpcd.log"
-    process = testbed.cpe.start("unshare", "-m", "-u", "sh", "-c", script, log=log)
-    try:
-        yield OtherClient(process, log, "BOUND6", "REPLY6 received")
-    finally:
-        reap(process)
+    with _running(testbed, directory, script, "BOUND6", "REPLY6 received") as client:
+        yield client
 
 
 @contextlib.contextmanager
@@ -100,9 +107,5 @@ def networkd(testbed: Testbed, directory: Path) -> Iterator[OtherClient]:
         "chown -R systemd-network: /run/systemd/netif && mount -t tmpfs none /etc/systemd/network && "
         f"SYSTEMD_LOG_LEVEL=debug SYSTEMD_LOG_TARGET=console exec {program}"
     )
-    log = directory / "networkd.log"
-    process = testbed.cpe.start("unshare", "-m", "-u", "sh", "-c", script, log=log)
-    try:
-        yield OtherClient(process, log, "DHCPv6 client: State changed: request -> bound", "Processed Reply message")
-    finally:
-        reap(process)
+    with _running(testbed, directory, script, "State changed: request -> bound", "Processed Reply message") as client:
+        yield client

@@ -40,17 +40,19 @@ def serving(pool: IPv6Network | None = POOL, **settings: Any) -> KeaSettings:
     return KeaSettings(pd_pool=pool, **settings)
 
 
+Connect = Callable[..., tuple[Testbed, Client]]
+
+
 @pytest.fixture
-def configured(tmp_path: Path) -> Callable[..., tuple[str, str]]:
-    """Call it with settings of [dhcp6] for the options of ``b4client run``."""
+def connect(testbed_with: Callable[..., Testbed], client_in: Callable[..., Client]) -> Connect:
+    """Call it with what Kea shall serve and ``dhcp6.mode``, for a testbed and a client that is still to be started."""
 
-    def write(mode: str, **more: str) -> tuple[str, str]:
-        path = tmp_path / "b4client.toml"
-        lines = [f'{key} = "{value}"' for key, value in {"mode": mode, **more}.items()]
-        path.write_text("\n".join(["[dhcp6]", *lines, ""]))
-        return "--config", str(path)
+    def build(kea: KeaSettings, mode: str = "prefix", b4: IPv6Address | None = None) -> tuple[Testbed, Client]:
+        testbed = testbed_with(kea=kea, b4=b4)
+        route_back(testbed)
+        return testbed, client_in(testbed, "--dhcp6", mode)
 
-    return write
+    return build
 
 
 def route_back(testbed: Testbed) -> None:
@@ -85,17 +87,10 @@ def kinds(file: Path) -> list[MessageType]:
     return [MessageType(m.msg_type) for _, m in read_dhcp6(file)]
 
 
-def test_a_delegated_prefix_and_the_softwire_in_it(
-    testbed_with: Callable[..., Testbed],
-    client_in: Callable[..., Client],
-    configured: Callable[..., tuple[str, str]],
-    tmp_path: Path,
-) -> None:
+def test_a_delegated_prefix_and_the_softwire_in_it(connect: Connect, tmp_path: Path) -> None:
     """SOLICIT to REPLY, the softwire's source in the prefix, traffic, no loop, a renewal, a release."""
     kea = serving()
-    testbed = testbed_with(kea=kea)
-    route_back(testbed)
-    client = client_in(testbed, *configured("prefix"))
+    testbed, client = connect(kea)
     with testbed.capture("cpe", "wan", tmp_path / "wan.pcap", "ip6 and udp") as capture:
         client.start()
         status = client.wait_bound()
@@ -114,16 +109,10 @@ def test_a_delegated_prefix_and_the_softwire_in_it(
     assert unreachable(testbed) == []
 
 
-def test_an_address_too(
-    testbed_with: Callable[..., Testbed],
-    client_in: Callable[..., Client],
-    configured: Callable[..., tuple[str, str]],
-) -> None:
+def test_an_address_too(connect: Connect) -> None:
     """IA_NA and IA_PD: the address goes to the WAN with its lifetimes; withdrawn with the daemon, verified by the next
     (a Rebind), and the same again."""
-    testbed = testbed_with(kea=serving(na_first=NA))
-    route_back(testbed)
-    client = client_in(testbed, *configured("address+prefix"))
+    testbed, client = connect(serving(na_first=NA), "address+prefix")
     client.start()
     client.wait_bound()
     assert leases(client) == [f"{NA}/128", str(POOL)]
@@ -141,18 +130,13 @@ def test_an_address_too(
     assert wan_addresses(testbed) == {}
 
 
-def test_the_only_address_is_the_leased_one(
-    testbed_with: Callable[..., Testbed],
-    client_in: Callable[..., Client],
-    configured: Callable[..., tuple[str, str]],
-) -> None:
+def test_the_only_address_is_the_leased_one(connect: Connect) -> None:
     """No router advertisement: DHCP 4o6 and the softwire start from the IA_NA address."""
     kea = KeaSettings(na_first=NA)
-    testbed = testbed_with(kea=kea, b4=NA)
+    testbed, client = connect(kea, "address+prefix", b4=NA)
     ip("-n", testbed.cpe.name, "addr", "del", str(CPE_WAN), "dev", "wan")
     # An IA_NA makes no on-link prefix (RFC 8415 18.2.10.1): everything goes by the router.
     try:
-        client = client_in(testbed, *configured("address+prefix"))
         client.start()
         status = client.wait_bound()
         assert status["source"] == str(NA)
@@ -165,16 +149,9 @@ def test_the_only_address_is_the_leased_one(
         testbed.give_wan_address()
 
 
-def test_killed_and_started_again(
-    testbed_with: Callable[..., Testbed],
-    client_in: Callable[..., Client],
-    configured: Callable[..., tuple[str, str]],
-    tmp_path: Path,
-) -> None:
+def test_killed_and_started_again(connect: Connect, tmp_path: Path) -> None:
     """SIGKILL: traffic goes on; the next life rebinds what it finds (RFC 8415 18.2.12) and changes nothing."""
-    testbed = testbed_with(kea=serving())
-    route_back(testbed)
-    client = client_in(testbed, *configured("prefix"))
+    testbed, client = connect(serving())
     client.start()
     client.wait_bound()
     client.kill()
@@ -187,18 +164,11 @@ def test_killed_and_started_again(
     assert unreachable(testbed) == [str(POOL)]
 
 
-def test_the_server_restarts_with_another_prefix(
-    testbed_with: Callable[..., Testbed],
-    client_in: Callable[..., Client],
-    configured: Callable[..., tuple[str, str]],
-    tmp_path: Path,
-) -> None:
+def test_the_server_restarts_with_another_prefix(connect: Connect, tmp_path: Path) -> None:
     """A server that forgot us and delegates from another pool: at T1 the prefix and the softwire move, the old prefix
     is gone, traffic comes back."""
     lifetimes = (5, 8, 30, 60)
-    testbed = testbed_with(kea=serving(lifetimes6=lifetimes))
-    route_back(testbed)
-    client = client_in(testbed, *configured("prefix"))
+    testbed, client = connect(serving(lifetimes6=lifetimes))
     client.start()
     client.wait_bound()
     other = serving(OTHER_POOL, lifetimes6=lifetimes)
@@ -220,16 +190,10 @@ def test_the_server_restarts_with_another_prefix(
         testbed.down()  # its Kea and its lwAFTR are others than its settings say
 
 
-def test_the_server_restarts_and_delegates_the_same(
-    testbed_with: Callable[..., Testbed],
-    client_in: Callable[..., Client],
-    configured: Callable[..., tuple[str, str]],
-) -> None:
+def test_the_server_restarts_and_delegates_the_same(connect: Connect) -> None:
     """Kea that lost its leases gives the prefix again at the Renew; the softwire is not touched."""
     kea = serving(lifetimes6=(5, 8, 30, 60))
-    testbed = testbed_with(kea=kea)
-    route_back(testbed)
-    client = client_in(testbed, *configured("prefix"))
+    testbed, client = connect(kea)
     client.start()
     client.wait_bound()
     before = len([e for e in client.events() if e["kind"].startswith("softwire")])
@@ -241,16 +205,9 @@ def test_the_server_restarts_and_delegates_the_same(
     carry(testbed)
 
 
-def test_the_link_may_be_another_one(
-    testbed_with: Callable[..., Testbed],
-    client_in: Callable[..., Client],
-    configured: Callable[..., tuple[str, str]],
-    tmp_path: Path,
-) -> None:
+def test_the_link_may_be_another_one(connect: Connect, tmp_path: Path) -> None:
     """RFC 8415 18.2.12: the cable was out: Rebind (not sooner than 30 s after the last exchange began [D-13])."""
-    testbed = testbed_with(kea=serving())
-    route_back(testbed)
-    client = client_in(testbed, *configured("prefix"))
+    testbed, client = connect(serving())
     client.start()
     client.wait_bound()
     with testbed.capture("cpe", "wan", tmp_path / "wan.pcap", "ip6 and udp") as capture:
@@ -266,14 +223,9 @@ def test_the_link_may_be_another_one(
     assert leases(client) == [str(POOL)]
 
 
-def test_what_kea_refuses_is_told(
-    testbed_with: Callable[..., Testbed],
-    client_in: Callable[..., Client],
-    configured: Callable[..., tuple[str, str]],
-) -> None:
+def test_what_kea_refuses_is_told(connect: Connect) -> None:
     """No pool: the operator reads why there is no IPv4, and the SOLICITs go on."""
-    testbed = testbed_with(kea=KeaSettings())
-    client = client_in(testbed, *configured("prefix"))
+    testbed, client = connect(KeaSettings())
     client.start()
 
     client.wait_for_state("STOPPED")
@@ -285,15 +237,9 @@ def test_what_kea_refuses_is_told(
     assert "NoPrefixAvail" in client.command("status")
 
 
-def test_the_messages_on_the_wire(
-    testbed_with: Callable[..., Testbed],
-    client_in: Callable[..., Client],
-    configured: Callable[..., tuple[str, str]],
-    tmp_path: Path,
-) -> None:
+def test_the_messages_on_the_wire(connect: Connect, tmp_path: Path) -> None:
     """Multicast from the link-local address, ports 546 and 547 [D-7]; ORO with 82 and without 32 [D-4]."""
-    testbed = testbed_with(kea=serving())
-    client = client_in(testbed, *configured("prefix"))
+    testbed, client = connect(serving())
     with testbed.capture("cpe", "wan", tmp_path / "wan.pcap", "ip6 and udp") as capture:
         client.start()
         client.wait_bound()
@@ -307,19 +253,13 @@ def test_the_messages_on_the_wire(
         assert 32 not in asked
 
 
-def test_an_address_that_another_host_has(
-    testbed_with: Callable[..., Testbed],
-    client_in: Callable[..., Client],
-    configured: Callable[..., tuple[str, str]],
-    tmp_path: Path,
-) -> None:
+def test_an_address_that_another_host_has(connect: Connect, tmp_path: Path) -> None:
     """RFC 8415 18.2.10.1, 18.2.8: duplicate address detection fails, Decline, and the next address is taken."""
-    testbed = testbed_with(kea=serving(na_first=NA, na_last=NA + 1))
+    testbed, client = connect(serving(na_first=NA, na_last=NA + 1), "address+prefix")
     ip("-n", testbed.isp.name, "addr", "add", f"{NA}/128", "dev", "wan", "nodad")
     testbed.cpe.sysctl({"ipv6/conf/wan/accept_dad": 1, "ipv6/conf/wan/dad_transmits": 1})
     try:
         with testbed.capture("cpe", "wan", tmp_path / "wan.pcap", "ip6 and udp") as capture:
-            client = client_in(testbed, *configured("address+prefix"))
             client.start()
             client.wait_bound()
             wait_until(lambda: list(wan_addresses(testbed)) == [str(NA + 1)], 20, "the other address")

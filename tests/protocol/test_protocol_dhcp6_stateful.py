@@ -638,8 +638,9 @@ OPTIONS = st.sampled_from(
         *(status(code) for code in StatusCode),
     ]
 )
+JUNK = st.tuples(st.sampled_from([3, 7, 13, 14, 25, 82]), st.binary(max_size=60))
 STEPS = st.one_of(
-    st.tuples(st.just("hear"), st.sampled_from([MessageType.ADVERTISE, MessageType.REPLY]), st.lists(OPTIONS)),
+    st.tuples(st.just("hear"), st.sampled_from([MessageType.ADVERTISE, MessageType.REPLY]), st.lists(OPTIONS | JUNK)),
     st.tuples(st.just("wait"), st.sampled_from([0.0, 0.5, 3.0, 40.0, 900.0, 1e5])),
     st.tuples(st.sampled_from(["start", "moved", "stop", "release", "renew", "decline"])),
 )
