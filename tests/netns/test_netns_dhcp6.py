@@ -88,7 +88,7 @@ def kinds(file: Path) -> list[MessageType]:
 
 
 def test_a_delegated_prefix_and_the_softwire_in_it(connect: Connect, tmp_path: Path) -> None:
-    """SOLICIT to REPLY, the softwire's source in the prefix, traffic, no loop, a renewal, a release."""
+    """SOLICIT to REPLY, the softwire's source in the prefix, traffic, no loop, a release."""
     kea = serving()
     testbed, client = connect(kea)
     with testbed.capture("cpe", "wan", tmp_path / "wan.pcap", "ip6 and udp") as capture:
@@ -225,7 +225,7 @@ def test_the_link_may_be_another_one(connect: Connect, tmp_path: Path) -> None:
 
 def test_what_kea_refuses_is_told(connect: Connect) -> None:
     """No pool: the operator reads why there is no IPv4, and the SOLICITs go on."""
-    testbed, client = connect(KeaSettings())
+    _, client = connect(KeaSettings())
     client.start()
 
     client.wait_for_state("STOPPED")
