@@ -90,8 +90,8 @@ def build_parser() -> argparse.ArgumentParser:
     provision = commands.add_parser(
         "provision",
         help="take over what another DHCPv6 client got",
-        description='Hand over what another DHCPv6 client holds to a b4client with dhcp6.mode = "external": the options '
-        "of the Reply that are about IPv4, prefixes, addresses. Everything each time: what is not there any more is gone.",
+        description='For dhcp6.mode = "external": what another DHCPv6 client holds, that is the options of the Reply '
+        "that are about IPv4, prefixes, addresses. Everything each time: what is not there any more is gone.",
         epilog="From the script of odhcp6c (odhcp6c -r 88,111 -s SCRIPT IFACE): b4client provision --from-odhcp6c "
         '--instance "$1". A document: {"options": {"88": "HEX", "96": "HEX"}, "prefixes": [{"prefix": "2001:db8::/56", '
         '"preferred": 3600, "valid": 7200}], "addresses": []}; lifetimes in seconds.',

@@ -212,6 +212,8 @@ class Agent:
         self._drop_softwire("restarted by the operator")
         if self._able_to_ask:
             self._ask(self._dhcp6.start(now), now)
+        if isinstance(self._dhcp6, HandedOver) and self._dhcp6.message is not None:
+            self._has_been_informed(self._dhcp6.message, "handed over", now)
         self._steer(now)
 
     # ---- time
@@ -290,9 +292,9 @@ class Agent:
 
     def _handed_over(self, options: Options, lease: Lease6, now: float) -> None:
         if isinstance(self._dhcp6, HandedOver):
-            self._dhcp6.take(lease)
+            message = self._dhcp6.take(options, lease)
             self._follow_lease6(now, steer=False)
-            self._has_been_informed(Dhcp6Message(MessageType.REPLY, 0, options), "handed over", now)
+            self._has_been_informed(message, "handed over", now)
 
     def _follow_lease6(self, now: float, *, steer: bool = True) -> None:
         """Bring the WAN in line with the DHCPv6 leases. What was provisioned with them ends with the last one [F-2].

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from b4client.model.lease6 import Binding6, Lease6
 from b4client.protocol.counters import Counters
-from b4client.wire.dhcp6 import Dhcp6Message
+from b4client.wire.dhcp6 import Dhcp6Message, MessageType, Options
 
 
 class Dhcp6Source(Protocol):
@@ -107,12 +107,12 @@ class HandedOver(NoLeases):
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
         self._lease = Lease6()
-        self._taken = False
+        self._message: Dhcp6Message | None = None
 
     @property
     def state(self) -> object:
         """``handed-over`` once something was."""
-        return self if self._taken else Waiting()
+        return self if self._message is not None else Waiting()
 
     @property
     def idle(self) -> bool:
@@ -124,9 +124,16 @@ class HandedOver(NoLeases):
         """The prefixes of the other client that are valid."""
         return self._lease
 
-    def take(self, lease: Lease6) -> None:
+    @property
+    def message(self) -> Dhcp6Message | None:
+        """What was handed over, as the Reply that it came from; None when nothing was, or it has ended."""
+        return self._message
+
+    def take(self, options: Options, lease: Lease6) -> Dhcp6Message:
         """What the other client holds now."""
-        self._lease, self._taken = lease, True
+        self._lease = lease
+        self._message = Dhcp6Message(MessageType.REPLY, 0, options)
+        return self._message
 
     def deadline(self) -> float | None:
         """When the next lease ends."""
@@ -142,7 +149,9 @@ class HandedOver(NoLeases):
 
     def wake(self, now: float) -> list[bytes]:
         """Drop what has ended."""
-        self._lease = self._lease.at(now)
+        held, self._lease = self._lease, self._lease.at(now)
+        if held and not self._lease:
+            self._message = None
         return []
 
     def received(self, _data: bytes, _now: float) -> Dhcp6Message | None:

@@ -263,6 +263,16 @@ def test_what_was_handed_over_ends() -> None:
     assert story.softwire is None
 
 
+def test_a_restart_uses_what_was_handed_over() -> None:
+    story = Story("external")
+    story.step(handed(PREFIX, until=50.0))
+    story.step(events.RestartRequested())
+    assert story.softwire == str(source_in(PREFIX))
+    story.until(50)
+    story.step(events.RestartRequested())
+    assert story.softwire is None
+
+
 def test_datagrams_are_the_other_clients() -> None:
     story = Story("external")
     data = dhcp6.encode(Dhcp6Message(MessageType.REPLY, 0, (lw4o6(PREFIX),)))
