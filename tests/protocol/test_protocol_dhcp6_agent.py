@@ -7,6 +7,8 @@ from typing import TypeVar
 
 import pytest
 from dhcp6script import ADDRESS, DUID, IAID, NEW_PREFIX, PREFIX, SERVER, na, pd
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from timescript import Middle
 
 from b4client.model.lease6 import Binding6, Lease6, Leased6
@@ -284,3 +286,79 @@ def test_datagrams_are_the_other_clients() -> None:
 def test_a_hand_over_in_another_mode_is_ignored(mode: str) -> None:
     story = Story(mode)
     assert story.step(handed(PREFIX)) == []
+
+
+# ---- any story
+
+
+SAID = st.lists(
+    st.sampled_from(
+        [
+            pd(PREFIX),
+            pd(NEW_PREFIX),
+            pd(PREFIX, preferred=0, valid=0),
+            pd(PREFIX, preferred=3, valid=5, t1=0, t2=0),
+            pd(status=3),
+            na(ADDRESS),
+            na(ADDRESS, preferred=4, valid=4),
+            lw4o6(PREFIX),
+            lw4o6(NEW_PREFIX),
+            (int(Option.DHCP4_O_DHCP6_SERVER), b""),
+            (int(Option.S46_CONT_LW), b"junk"),
+            (int(Option.PREFERENCE), b"\xff"),
+            (int(Option.STATUS_CODE), b"\0\1"),
+        ]
+    ),
+    max_size=5,
+)
+LINKS = st.builds(
+    events.LinkChanged,
+    st.booleans(),
+    st.sampled_from([LINK_LOCAL, LINK_LOCAL, None]),
+    st.sampled_from([(), (GLOBAL,), (ADDRESS, GLOBAL)]),
+    st.booleans(),
+)
+HAPPENINGS = st.one_of(
+    st.tuples(st.sampled_from([MessageType.ADVERTISE, MessageType.REPLY]), SAID),
+    st.sampled_from([0.0, 1.1, 4.0, 90.0, 700.0, 1e5]),
+    LINKS,
+    st.sampled_from(
+        [
+            events.ReleaseRequested(),
+            events.RestartRequested(),
+            events.RenewRequested(),
+            events.AddressDuplicated(ADDRESS),
+            handed(PREFIX, until=100.0),
+            events.InformationHandedOver((), Lease6()),
+        ]
+    ),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(["prefix", "address+prefix", "external"]), st.lists(HAPPENINGS, max_size=20))
+def test_whatever_happens(mode: str, happenings: list[object]) -> None:
+    """Nothing is due twice at one instant, what is wanted of the WAN is valid, and the softwire stands on something: a
+    prefix that is gone takes it along."""
+    story = Story(mode)
+    asked = 0
+    for happening in happenings:
+        match happening:
+            case (MessageType() as kind, list() as options):
+                sent = story.of(effects.Send)
+                asked = int.from_bytes(sent[-1].data[1:4], "big") if sent else asked
+                identity = ((int(Option.CLIENTID), DUID), (int(Option.SERVERID), SERVER))
+                data = dhcp6.encode(Dhcp6Message(kind, asked, (*identity, *options)))
+                story.step(events.DatagramReceived(data, LINK_LOCAL))
+            case float() as seconds:
+                story.until(story.now + seconds)
+            case _:
+                story.step(happening)  # type: ignore[arg-type]
+        assert len(story.effects) < 1000
+        due = story.agent.deadline()
+        assert due is None or due > story.now
+        for wanted in story.of(effects.ConfigureWan)[-1:]:
+            assert all(item.valid_until > story.now for item in wanted.lease.every)
+        leases = story.agent.snapshot(story.now).provisioning.leases
+        if story.softwire is not None and mode != "external":
+            assert leases
