@@ -12,6 +12,7 @@ from b4client.portmap import render_port_map
 LABEL = 14
 GOOD, BAD, DIM = "32", "1;31", "2"
 _NAMES = {"dns": "DNS", "ntp": "NTP", "domain": "domain", "mtu": "MTU", "domain_search": "search"}
+UNREMARKABLE = ("received-", "sent-query", "sent-information", "sent-dhcp6")
 ASKING = ("idle", "delaying", "asking", "soliciting", "requesting", "waiting")
 """States of DHCPv6 in which a Reply may never have come."""
 
@@ -57,7 +58,7 @@ def render_status(answer: Mapping[str, Any], *, colour: bool = False, width: int
         ]
         lines += [f"  {text}" for text in picture]
     counted = {**(answer.get("counters") or {})}
-    noteworthy = {k: v for k, v in counted.items() if not k.startswith(("received-", "sent-query", "sent-information"))}
+    noteworthy = {k: v for k, v in counted.items() if not k.startswith(UNREMARKABLE)}
     dropped = {k: v["packets"] for k, v in (dataplane.get("counters") or {}).items() if v.get("packets")}
     for title, values in (("messages", noteworthy), ("NAT", dropped)):
         if values:
