@@ -46,6 +46,10 @@ def render_status(answer: Mapping[str, Any], *, colour: bool = False, width: int
         if softwire.get("problem"):
             lines.append(line("", paint(f"problem: {softwire['problem']}", BAD)))
     lines += [line("device" if i == 0 else "", text) for i, text in enumerate(_device(dataplane))]
+    mending = _mending(answer.get("mending") or {})
+    if mending is not None:
+        text, trouble = mending
+        lines.append(line("mended", paint(text, BAD) if trouble else text))
     if answer.get("store_problem"):
         lines.append(line("storage", paint(str(answer["store_problem"]), BAD)))
     ports = None if lease is None else lease.get("ports")
@@ -144,6 +148,19 @@ def _device(d: Mapping[str, Any]) -> list[str]:
     if d.get("routes"):
         lines.append(f"routes {', '.join(d['routes'])}")
     return lines
+
+
+def _mending(m: Mapping[str, Any]) -> tuple[str, bool] | None:
+    """What others did to the softwire in words, and whether it is still wrong; None when nothing was ever mended."""
+    last, count = m.get("last"), m.get("mends", 0)
+    again = f"next attempt in {duration(m.get('next_attempt_in_s'))}"
+    if m.get("problem"):
+        return f"no: {m['problem']}; {again}", True
+    if m.get("contested") and last:
+        return f"{count} times; something keeps undoing it ({last['what']}), {again}", True
+    if last:
+        return f"{count} time{'s' if count != 1 else ''}, last {duration(last['ago_s'])} ago: {last['what']}", False
+    return None
 
 
 def _few(ports: PortSet) -> str:

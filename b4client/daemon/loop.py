@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import fcntl
 import logging
 import os
 import random
@@ -20,22 +19,24 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv6Address
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 import tenacity
 
-import b4client
 from b4client import api
 from b4client.config import Config
 from b4client.daemon import clock, logs, notify
+from b4client.daemon.commands import commands
 from b4client.daemon.control import ControlServer
+from b4client.daemon.instance import instance_lock, process_started_at
+from b4client.daemon.mend import Mender
 from b4client.daemon.sockets import WanSocket
 from b4client.daemon.store import Store
 from b4client.daemon.wanside import WanSide
 from b4client.daemon.watch import Doorbell
 from b4client.dataplane import rtnl
 from b4client.dataplane.apply import Dataplane
-from b4client.model.errors import ControlError, DataplaneError
+from b4client.model.errors import DataplaneError
 from b4client.protocol import effects, events
 from b4client.protocol.agent import Agent
 
@@ -51,16 +52,17 @@ class Daemon:
     """One b4client instance: one WAN interface, one lease, one softwire."""
 
     def __init__(self, config: Config) -> None:
-        self._config = config
-        self._dataplane = Dataplane(config.softwire, state_dir=config.daemon.run_dir)
+        self.config = config
+        self.dataplane = Dataplane(config.softwire, state_dir=config.daemon.run_dir)
         # Not a daemon thread's pool of many: the order of kernel changes is the order of the effects.
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
         self._queue: collections.deque[events.Event] = collections.deque()
         self._stepping = False
-        self._link: rtnl.LinkState | None = None
-        self._recent: collections.deque[dict[str, Any]] = collections.deque(maxlen=RECENT_REPORTS)
-        self._timings: dict[str, float] = {"started_at": _process_started_at()}
+        self.link: rtnl.LinkState | None = None
+        self.recent: collections.deque[dict[str, Any]] = collections.deque(maxlen=RECENT_REPORTS)
+        self.timings: dict[str, float] = {"started_at": process_started_at()}
         self._jobs: set[asyncio.Task[None]] = set()
+        self._kernel_jobs = 0
         self._failure: BaseException | None = None
         self._stop_policy = config.daemon.stop
 
@@ -68,15 +70,15 @@ class Daemon:
 
     async def run(self) -> None:
         """Run until told to stop. Raises DataplaneError when the machine cannot do the work at all."""
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._finished = asyncio.Event()
-        settings = self._config
+        settings = self.config
         with contextlib.ExitStack() as undo:
             undo.callback(self._worker.shutdown, wait=True)
-            undo.enter_context(_instance_lock(settings.daemon.run_dir, settings.instance))
-            self._dataplane.prepare()
-            undo.callback(self._dataplane.close)
-            self._link = await self._in_worker(self._wait_for_interface)
+            undo.enter_context(instance_lock(settings.daemon.run_dir, settings.instance))
+            self.dataplane.prepare()
+            undo.callback(self.dataplane.close)
+            self.link = await self.in_worker(self._wait_for_interface)
             store = Store(
                 settings.daemon.state_dir,
                 settings.instance,
@@ -84,12 +86,12 @@ class Daemon:
                 wall_now=time.time,
                 boot_id=clock.boot_id(),
             )
-            self._store = store
-            self._wan = WanSide(settings, self._report)
-            binding = await self._in_worker(self._wan.binding)
+            self.store = store
+            self.wan_side = WanSide(settings, self._report)
+            binding = await self.in_worker(self.wan_side.binding)
             protocol = settings.protocol
-            hardware = protocol.hardware_address or self._link.hardware_address or b""
-            self._agent = Agent(
+            hardware = protocol.hardware_address or self.link.hardware_address or b""
+            self.agent = Agent(
                 protocol,
                 wan=settings.wan,
                 mtu=settings.softwire.mtu,
@@ -102,20 +104,29 @@ class Daemon:
                 binding=binding,
                 rng=random.Random(int.from_bytes(os.urandom(16), "big")),  # noqa: S311 - xids and jitter
             )
-            self._control = ControlServer(settings.daemon.run_dir / f"{settings.instance}.sock", self._commands())
-            self._socket: WanSocket | None = self._wan.open_socket(self._loop, self._received)
+            self._control = ControlServer(settings.daemon.run_dir / f"{settings.instance}.sock", commands(self))
+            self._socket: WanSocket | None = self.wan_side.open_socket(self.loop, self._received)
             undo.callback(self._close_socket)
-            self._socket.guard(self._link.addresses)
-            self._timer = clock.BootTimer(self._loop, lambda: self.post(events.Woke()))
+            self._socket.guard(self.link.addresses)
+            self._timer = clock.BootTimer(self.loop, lambda: self.post(events.Woke()))
             undo.callback(self._timer.close)
-            doorbell = Doorbell(self._loop, lambda: self._start(self._look_at_link()))
+            self.mender = Mender(
+                self.dataplane,
+                settings.softwire,
+                run_dir=settings.daemon.run_dir,
+                in_worker=self.in_worker,
+                start=lambda work: self._start(work, name="mending"),
+                say=lambda remark: self._report(effects.Report(remark.kind, remark.level, remark.text)),
+            )
+            undo.callback(self.mender.close)
+            doorbell = Doorbell(self.loop, lambda: self._start(self._look_at_link()))
             undo.callback(doorbell.close)
             for number in (signal.SIGTERM, signal.SIGINT):
-                self._loop.add_signal_handler(number, self.stop)
+                self.loop.add_signal_handler(number, self.stop)
             await self._control.start()
             try:
-                self.post(self._link_event(self._link, moved=False))
-                if (handed_over := self._wan.handed_over()) is not None:
+                self.post(self._link_event(self.link, moved=False))
+                if (handed_over := self.wan_side.handed_over()) is not None:
                     self.post(handed_over)
                 self._start(self._check_machine())
                 self._start(self._feed_watchdog())
@@ -162,9 +173,9 @@ class Daemon:
         try:
             while self._queue:
                 now = clock.boot_now()
-                for effect in self._agent.handle(self._queue.popleft(), now):
+                for effect in self.agent.handle(self._queue.popleft(), now):
                     self._carry_out(effect)
-            self._timer.set(self._agent.deadline())
+            self._timer.set(self.agent.deadline())
         except BaseException as error:  # a bug ends the process; the softwire stays, the supervisor starts it again
             self._fail(error)
         finally:
@@ -175,18 +186,18 @@ class Daemon:
             case effects.Send():
                 self._send(effect)
             case effects.SaveLease(lease, source):
-                self._store.save_lease(lease, source)
+                self.store.save_lease(lease, source)
             case effects.ForgetLease():
-                self._store.forget_lease()
+                self.store.forget_lease()
             case effects.Install(config):
-                self._timings["install_asked_at"] = clock.boot_now()
+                self.timings["install_asked_at"] = clock.boot_now()
                 self._start(self._kernel_job(lambda: self._install(config)), name="kernel")
             case effects.Withdraw():
                 self._start(self._kernel_job(self._withdraw), name="kernel")
             case effects.ConfigureWan(lease):
-                self._start(self._kernel_job(lambda: self._wan.configure(lease)), name="kernel")
+                self._start(self._wan_job(lambda: self.wan_side.configure(lease)), name="kernel")
             case effects.SaveBinding(binding):
-                self._wan.save(binding)
+                self.wan_side.save(binding)
             case effects.Report():
                 self._report(effect)
 
@@ -216,44 +227,59 @@ class Daemon:
             "text": report.text,
             "fields": api.jsonable(facts),
         }
-        self._recent.append(event)
+        self.recent.append(event)
         self._control.publish(event)
-        self._timings.setdefault(f"first_{report.kind}_at", clock.boot_now())
+        self.timings.setdefault(f"first_{report.kind}_at", clock.boot_now())
+        if report.kind == "renewed":
+            self.mender.ring()  # what changed unannounced is looked for while we are awake anyhow
         if report.level != "debug":
             notify.notify(f"STATUS={report.text}")
 
     # ---- the kernel, in the worker thread
 
-    async def _in_worker(self, work: Callable[[], T]) -> T:
-        return await self._loop.run_in_executor(self._worker, work)
+    async def in_worker(self, work: Callable[[], T]) -> T:
+        return await self.loop.run_in_executor(self._worker, work)
 
     async def _kernel_job(self, work: Callable[[], events.Event | None]) -> None:
-        event = await self._in_worker(work)
+        # From when it is asked for until it is done (and nothing else is asked for) nobody else mends.
+        self._kernel_jobs += 1
+        self.mender.keep(None)
+        try:
+            event = await self.in_worker(work)
+        finally:
+            self._kernel_jobs -= 1
+        if isinstance(event, events.Installed) and not self._kernel_jobs:
+            self.mender.keep(event.config)
+        if event is not None:
+            self.post(event)
+
+    async def _wan_job(self, work: Callable[[], events.Event | None]) -> None:
+        event = await self.in_worker(work)
         if event is not None:
             self.post(event)
 
     def _install(self, config: Any) -> events.Event:
         started = clock.boot_now()
         try:
-            self._dataplane.install(config)
+            self.dataplane.install(config)
         except DataplaneError as error:
             return events.InstallFailed(config, str(error))
-        self._timings["install_s"] = clock.boot_now() - started
-        self._timings.setdefault("first_installed_at", clock.boot_now())
+        self.timings["install_s"] = clock.boot_now() - started
+        self.timings.setdefault("first_installed_at", clock.boot_now())
         return events.Installed(config)
 
     def _withdraw(self) -> None:
         try:
-            self._dataplane.withdraw()
+            self.dataplane.withdraw()
         except DataplaneError as error:
             log.error("the softwire could not be taken away: %s", error)
 
     def _wait_for_interface(self) -> rtnl.LinkState:
         """The WAN as it is, after waiting a while for it to appear. Raises DataplaneError naming what there is."""
-        wan = self._config.wan
+        wan = self.config.wan
         retry = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda link: link is None),
-            stop=tenacity.stop_after_delay(self._config.daemon.interface_wait_s),
+            stop=tenacity.stop_after_delay(self.config.daemon.interface_wait_s),
             wait=tenacity.wait_fixed(0.2),
             retry_error_callback=lambda _: None,
         )
@@ -269,21 +295,21 @@ class Daemon:
 
     async def _check_machine(self) -> None:
         """The checks that need no answer before the first message: they run while it is on its way."""
-        await self._in_worker(self._dataplane.probe)
+        await self.in_worker(self.dataplane.probe)
 
     def _close_socket(self) -> None:
         if self._socket is not None:
             self._socket.close()
 
     async def _look_at_link(self) -> None:
-        old, new = self._link, await self._in_worker(lambda: rtnl.observe_link(self._config.wan))
+        old, new = self.link, await self.in_worker(lambda: rtnl.observe_link(self.config.wan))
         if new == old:
             return
-        self._link = new
+        self.link = new
         replaced = new is not None and (self._socket is None or self._socket.index != new.index)
         if new is None or replaced:
             self._close_socket()
-            self._socket = self._wan.open_socket(self._loop, self._received) if new is not None else None
+            self._socket = self.wan_side.open_socket(self.loop, self._received) if new is not None else None
         if self._socket is not None and new is not None:
             self._socket.guard(new.addresses)
         moved = new is not None and new.up and (replaced or old is None or not old.up)
@@ -298,7 +324,7 @@ class Daemon:
     # ---- jobs
 
     def _start(self, work: Any, name: str | None = None) -> None:
-        job: asyncio.Task[None] = self._loop.create_task(work, name=name)
+        job: asyncio.Task[None] = self.loop.create_task(work, name=name)
         self._jobs.add(job)
         job.add_done_callback(self._job_done)
 
@@ -312,109 +338,3 @@ class Daemon:
         while interval is not None:
             notify.notify("WATCHDOG=1")
             await asyncio.sleep(interval)
-
-    # ---- control
-
-    def _commands(self) -> dict[str, Any]:
-        async def status(_: dict[str, Any]) -> dict[str, Any]:
-            return {"text": "status", "arguments": await self._status()}
-
-        async def recent(_: dict[str, Any]) -> dict[str, Any]:
-            return {"text": "recent events", "arguments": {"events": list(self._recent)}}
-
-        def event(make: Callable[[], events.Event], text: str) -> Any:
-            async def handler(_: dict[str, Any]) -> dict[str, Any]:
-                self.post(make())
-                return {"text": text, "arguments": {"state": self._agent.snapshot(clock.boot_now()).state}}
-
-            return handler
-
-        async def stop(arguments: dict[str, Any]) -> dict[str, Any]:
-            policy = arguments.get("policy", "withdraw")
-            if policy not in ("keep", "withdraw", "release"):
-                raise ControlError("policy must be keep, withdraw or release")
-            # After the answer has been written.
-            self._loop.call_later(0.01, self.stop, policy)
-            return {"text": f"stopping ({policy})", "arguments": {"pid": os.getpid()}}
-
-        async def log_level(arguments: dict[str, Any]) -> dict[str, Any]:
-            level = arguments.get("level")
-            if level not in logs.LEVELS:
-                raise ControlError(f"level must be one of {', '.join(logs.LEVELS)}")
-            logging.getLogger("b4client").setLevel(logs.LEVELS[str(level)])
-            return {"text": f"log level {level}", "arguments": {}}
-
-        async def provision(arguments: dict[str, Any]) -> dict[str, Any]:
-            self.post(self._wan.provision(arguments))
-            state = self._agent.snapshot(clock.boot_now())
-            return {"text": "taken over", "arguments": {"provisioning": api.jsonable(state.provisioning)}}
-
-        return {
-            "provision": provision,
-            "status": status,
-            "recent": recent,
-            "renew": event(events.RenewRequested, "renewing"),
-            "rebind": event(events.RebindRequested, "rebinding"),
-            "release": event(events.ReleaseRequested, "released"),
-            "restart": event(events.RestartRequested, "starting anew"),
-            "stop": stop,
-            "log-level": log_level,
-        }
-
-    async def _status(self) -> dict[str, Any]:
-        def observe() -> Any:
-            try:
-                return api.jsonable(self._dataplane.observe())
-            except DataplaneError as error:
-                return {"error": str(error)}
-
-        now = clock.boot_now()
-        machine = api.jsonable(self._agent.snapshot(now))
-        return {
-            "version": b4client.__version__,
-            "api_version": api.VERSION,
-            "instance": self._config.instance,
-            "pid": os.getpid(),
-            "uptime_s": round(now - self._timings["started_at"], 3),
-            "wan": {"interface": self._config.wan, **(api.jsonable(self._link) or {})},
-            **machine,
-            "dataplane": await self._in_worker(observe),
-            "store_problem": self._store.problem,
-            "timings": api.jsonable(self._timings),
-        }
-
-
-def _process_started_at() -> float:
-    """When this process was started, on the boot clock (10 ms grain: clock ticks)."""
-    try:
-        fields = Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        return int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError):
-        return clock.boot_now()
-
-
-@contextlib.contextmanager
-def _instance_lock(run_dir: Path, instance: str) -> Any:
-    """Hold the instance's lock: two daemons on one WAN would undo each other's work."""
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        file: TextIO = (run_dir / f"{instance}.lock").open("a+", encoding="ascii")
-    except OSError as error:
-        raise DataplaneError(
-            f"use {run_dir}", error.strerror or str(error), remedy="Choose a writable directory with --run-dir."
-        ) from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            owner = file.read(20).strip()
-            raise DataplaneError(
-                f"run on {instance}",
-                f"b4client is running there already (pid {owner or 'unknown'})",
-                remedy=f"Stop it with: b4client stop --instance {instance}",
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield

@@ -24,6 +24,7 @@ from b4client.model.softwire import Encapsulation, SoftwireConfig
 log = logging.getLogger("b4client.dataplane")
 
 DEFAULT_PATH_MTU = 1500
+MEMORY = "memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,13 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The outcome of ``install``: ``changed`` False when the kernel was as wanted already."""
+    """The outcome of ``install``: ``changed`` False when the kernel was as wanted already, else ``repaired`` names what
+    was not."""
 
     changed: bool
     kind: str
     mtu: int
+    repaired: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,19 @@ class Observed:
     pump: dict[str, Any] | None = None
 
 
+class DidNotStay(DataplaneError):
+    """What was set up was gone when it was looked at again: ``missing``."""
+
+    def __init__(self, missing: tuple[str, ...]) -> None:
+        super().__init__(
+            "set up the softwire",
+            f"{', '.join(missing)} did not stay",
+            transient=True,
+            remedy="Another program removes it: look for network managers and firewalls that own all interfaces.",
+        )
+        self.missing = missing
+
+
 class _Undo:
     """Steps back, taken in reverse when a change fails."""
 
@@ -69,6 +85,11 @@ class _Undo:
 
     def add(self, what: str, step: Callable[[], object]) -> None:
         self._steps.append((what, step))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What was changed, in the order of the changes."""
+        return tuple(dict.fromkeys(what for what, _ in self._steps if what != MEMORY))
 
     def run(self) -> list[str]:
         problems = []
@@ -178,7 +199,19 @@ class Dataplane:
             changed = self._apply(target, wan.index, f"{config.ipv4} {config.ports}", undo)
             if changed:
                 self._verify(target)
-        return Applied(changed, target.link.kind, target.link.mtu)
+        repaired = (undo.names or ("what was left of an earlier softwire",)) if changed else ()
+        return Applied(changed, target.link.kind, target.link.mtu, repaired)
+
+    def shut_unguarded(self) -> bool:
+        """Take the softwire down when its NAT rules are gone: without them packets would leave on others' ports.
+
+        True when that was so. The next ``install`` brings both back.
+        """
+        tunnel = rtnl.observe_tunnel(self._device)
+        if tunnel is None or not tunnel.up or self._rules().list_table("ip", table_name(self._device)) is not None:
+            return False
+        rtnl.set_link(self._device, up=False)
+        return True
 
     @contextmanager
     def _undoing(self) -> Iterator[_Undo]:
@@ -187,7 +220,7 @@ class Dataplane:
             yield undo
         except BaseException as error:
             problems = undo.run()
-            if problems and isinstance(error, DataplaneError):
+            if problems and isinstance(error, DataplaneError) and not isinstance(error, DidNotStay):
                 raise DataplaneError(
                     error.operation, f"{error.reason}; going back failed too: {'; '.join(problems)}", errno=error.errno
                 ) from error
@@ -207,7 +240,7 @@ class Dataplane:
             self._memory = before
             self._file.save(before)
 
-        undo.add("memory", restore_memory)
+        undo.add(MEMORY, restore_memory)
         self._refuse_foreign_device(target, memory)
 
         if target.wan_address is not None and not rtnl.has_address6(wan_index, target.wan_address):
@@ -410,12 +443,7 @@ class Dataplane:
         if self._listing(target.tables) is None:
             missing.append("the NAT rules")
         if missing:
-            raise DataplaneError(
-                "set up the softwire",
-                f"{', '.join(missing)} did not stay",
-                transient=True,
-                remedy="Another program removes it: look for network managers and firewalls that own all interfaces.",
-            )
+            raise DidNotStay(tuple(missing))
 
     # ---- withdraw, observe
 

@@ -1,0 +1,94 @@
+"""What the control socket's commands do. Read verbs never enter the state machine; the others become events."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import b4client
+from b4client import api
+from b4client.config import STOP_POLICIES
+from b4client.daemon import clock, logs
+from b4client.daemon.control import Handler
+from b4client.model.errors import ControlError, DataplaneError
+from b4client.protocol import events
+
+if TYPE_CHECKING:
+    from b4client.daemon.loop import Daemon
+
+
+def commands(daemon: Daemon) -> dict[str, Handler]:
+    """The commands by name; ``monitor`` is the control server's own."""
+
+    async def answer_status(_: dict[str, Any]) -> dict[str, Any]:
+        return {"text": "status", "arguments": await status(daemon)}
+
+    async def recent(_: dict[str, Any]) -> dict[str, Any]:
+        return {"text": "recent events", "arguments": {"events": list(daemon.recent)}}
+
+    def event(make: Callable[[], events.Event], text: str) -> Handler:
+        async def handler(_: dict[str, Any]) -> dict[str, Any]:
+            daemon.post(make())
+            return {"text": text, "arguments": {"state": daemon.agent.snapshot(clock.boot_now()).state}}
+
+        return handler
+
+    async def stop(arguments: dict[str, Any]) -> dict[str, Any]:
+        policy = arguments.get("policy", "withdraw")
+        if policy not in STOP_POLICIES:
+            raise ControlError("policy must be keep, withdraw or release")
+        # After the answer has been written.
+        daemon.loop.call_later(0.01, daemon.stop, policy)
+        return {"text": f"stopping ({policy})", "arguments": {"pid": os.getpid()}}
+
+    async def log_level(arguments: dict[str, Any]) -> dict[str, Any]:
+        level = arguments.get("level")
+        if level not in logs.LEVELS:
+            raise ControlError(f"level must be one of {', '.join(logs.LEVELS)}")
+        logging.getLogger("b4client").setLevel(logs.LEVELS[str(level)])
+        return {"text": f"log level {level}", "arguments": {"level": level}}
+
+    async def provision(arguments: dict[str, Any]) -> dict[str, Any]:
+        daemon.post(daemon.wan_side.provision(arguments))
+        state = daemon.agent.snapshot(clock.boot_now())
+        return {"text": "taken over", "arguments": {"provisioning": api.jsonable(state.provisioning)}}
+
+    return {
+        "provision": provision,
+        "status": answer_status,
+        "recent": recent,
+        "renew": event(events.RenewRequested, "renewing"),
+        "rebind": event(events.RebindRequested, "rebinding"),
+        "release": event(events.ReleaseRequested, "released"),
+        "restart": event(events.RestartRequested, "starting anew"),
+        "stop": stop,
+        "log-level": log_level,
+    }
+
+
+async def status(daemon: Daemon) -> dict[str, Any]:
+    """The ``arguments`` of the answer to ``status``."""
+
+    def observe() -> Any:
+        try:
+            return api.jsonable(daemon.dataplane.observe())
+        except DataplaneError as error:
+            return {"error": str(error)}
+
+    now = clock.boot_now()
+    machine = api.jsonable(daemon.agent.snapshot(now))
+    return {
+        "version": b4client.__version__,
+        "api_version": api.VERSION,
+        "instance": daemon.config.instance,
+        "pid": os.getpid(),
+        "uptime_s": round(now - daemon.timings["started_at"], 3),
+        "wan": {"interface": daemon.config.wan, **(api.jsonable(daemon.link) or {})},
+        **machine,
+        "dataplane": await daemon.in_worker(observe),
+        "mending": daemon.mender.snapshot(),
+        "store_problem": daemon.store.problem,
+        "timings": api.jsonable(daemon.timings),
+    }
