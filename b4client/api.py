@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from b4client.model.errors import ControlError
+from b4client.model.errors import ControlError, NotRunningError
 
 VERSION = 1
 RESULT_OK = 0
@@ -58,7 +58,9 @@ def find_socket(run_dir: Path, instance: str | None) -> Path:
     except OSError:
         sockets = []
     if not sockets:
-        raise ControlError(f"no b4client runs here (no socket in {run_dir}): start it with: b4client run --wan IFACE")
+        raise NotRunningError(
+            f"no b4client runs here (no socket in {run_dir}): start it with: b4client run --wan IFACE"
+        )
     if len(sockets) > 1:
         live = [s for s in sockets if _answers(s)]
         if len(live) == 1:
@@ -93,9 +95,9 @@ def stream(
                         raise ControlError("the daemon's answer is too long")
                     yield json.loads(line)
         except FileNotFoundError:
-            raise ControlError(f"no b4client runs here ({path} does not exist)") from None
+            raise NotRunningError(f"no b4client runs here ({path} does not exist)") from None
         except ConnectionRefusedError:
-            raise ControlError(f"b4client is not running ({path} is left from one that ended)") from None
+            raise NotRunningError(f"b4client is not running ({path} is left from one that ended)") from None
         except PermissionError:
             raise ControlError(f"not allowed to talk to b4client at {path}: use root") from None
         except TimeoutError:

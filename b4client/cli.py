@@ -15,7 +15,7 @@ from typing import Any
 import b4client
 from b4client import api, calc, decode
 from b4client.config import DEFAULT_CONFIG, DHCP6_MODES, LOG_FORMATS, LOG_LEVELS, STOP_POLICIES, DaemonSettings, load
-from b4client.model.errors import ConfigError, ControlError, DataplaneError
+from b4client.model.errors import ConfigError, ControlError, DataplaneError, NotRunningError
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -41,13 +41,18 @@ def build_parser() -> argparse.ArgumentParser:
         prog="b4client",
         description="Lightweight 4over6 / MAP-E customer edge: leases an IPv4 address (and its share of the ports) "
         "over IPv6, builds the softwire and the NAT.",
-        epilog="Exit status: 0 done, 1 failed, 2 wrong usage, 3 not running, 78 wrong configuration.",
+        epilog="Exit status: 0 done, 1 failed or refused, 2 wrong usage, 3 not running, 78 wrong configuration.",
     )
     parser.add_argument("--version", action="version", version=f"b4client {b4client.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     run = commands.add_parser("run", help="run the client in the foreground")
-    run.add_argument("--config", type=Path, metavar="FILE", help=f"settings (default {DEFAULT_CONFIG} if it exists)")
+    run.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help=f"settings (default: /etc/b4client/IFACE.toml, else {DEFAULT_CONFIG}, if there is one)",
+    )
     run.add_argument("--wan", metavar="IFACE", help="interface towards the provider: all that must be given")
     run.add_argument("--state-dir", type=Path, metavar="DIR", help="lease and DUID (default /var/lib/b4client)")
     _run_dir(run)
@@ -79,6 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("rebind", "renew the lease now, with any server"),
         ("release", "give the lease back and stay idle"),
         ("restart", "start the exchange anew"),
+        ("reload", "read the configuration again and change what has changed (as SIGHUP does)"),
     ):
         verb = commands.add_parser(name, help=text)
         _target(verb, as_json=True)
@@ -164,7 +170,7 @@ def _run(args: argparse.Namespace) -> int:
     from b4client.daemon.loop import Daemon
 
     logs.setup(config.daemon.log_level, config.daemon.log_format, journal="JOURNAL_STREAM" in os.environ)
-    asyncio.run(Daemon(config).run())
+    asyncio.run(Daemon(config, lambda: load(args.config, _overrides(args))).run())
     return EXIT_OK
 
 
@@ -217,11 +223,6 @@ def _provision(args: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"b4client: provision: {error}", file=sys.stderr)
         return EXIT_FAILED
-    except ControlError as error:
-        if not str(error).startswith("provision:"):
-            raise
-        print(f"b4client: {error}", file=sys.stderr)
-        return EXIT_FAILED
     return EXIT_OK
 
 
@@ -262,7 +263,7 @@ def _monitor(args: argparse.Namespace) -> int:
             show(line)
         elif line.get("result") != api.RESULT_OK:
             raise ControlError(str(line.get("text")))
-    raise ControlError("the daemon ended")
+    raise NotRunningError("the daemon ended")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -277,7 +278,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_CONFIG
     except ControlError as error:
         print(f"b4client: {error}", file=sys.stderr)
-        return EXIT_NOT_RUNNING
+        return EXIT_NOT_RUNNING if isinstance(error, NotRunningError) else EXIT_FAILED
     except DataplaneError as error:
         print(f"b4client: cannot {error}", file=sys.stderr)
         return EXIT_FAILED

@@ -19,6 +19,8 @@ from b4client.model.settings import NatTimeouts, ProtocolSettings, SoftwireSetti
 from b4client.model.softwire import Encapsulation, PortForward
 
 DEFAULT_CONFIG = Path("/etc/b4client.toml")
+INSTANCE_CONFIGS = Path("/etc/b4client")
+"""Holds ``WAN.toml`` for machines with several: it is read instead of the default file."""
 STOP_POLICIES = ("keep", "withdraw", "release")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
@@ -27,6 +29,7 @@ SOCKETS = ("auto", "udp", "packet")
 IPV4_MTU_FLOOR = 576
 IPV4_MTU_MAX = 65495
 MAX_FORWARDS = 1024
+INTERFACE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,14}"
 
 T = TypeVar("T")
 
@@ -117,7 +120,7 @@ def _choice(options: tuple[str, ...]) -> Callable[[str, object], str]:
 def _interface(key: str, value: object) -> str:
     """An interface name as the kernel takes it: 1..15 octets, no slash, no blank; here ASCII without quotes too."""
     name = _text(key, value)
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,14}", name):
+    if not re.fullmatch(INTERFACE_NAME, name):
         raise ConfigError(key, f"{name!r} is no interface name (1 to 15 letters, digits, and _ . : @ -)")
     return name
 
@@ -246,6 +249,20 @@ _DAEMON: dict[str, tuple[str, _Reader]] = {
 }
 
 
+SECTION_OF = {"protocol": "dhcp", "softwire": "softwire", "daemon": "daemon"}
+"""Parts of Config (attributes) and the sections of the file that they are mostly read from."""
+
+
+def key_of(part: str, attribute: str) -> str:
+    """The name in the file of an attribute of one part of Config: ``("daemon", "stop")`` is ``daemon.stop``."""
+    if part == "softwire" and attribute in ("forwards", "timeouts"):
+        return {"forwards": "forward", "timeouts": "nat.timeouts"}[attribute]
+    if part == "protocol" and attribute in ("br", "local"):
+        return f"softwire.{attribute}"
+    names = {known: name for name, (known, _) in {**_DHCP, **_SOFTWIRE, **_DAEMON}.items()}
+    return f"{SECTION_OF[part]}.{names.get(attribute, attribute)}"
+
+
 def _known(where: str, table: Mapping[str, object], names: tuple[str, ...]) -> None:
     for name in table:
         if name not in names:
@@ -308,11 +325,19 @@ def parse(document: Mapping[str, object]) -> Config:
     return Config(interface, protocol, realised, shell)
 
 
+def _default_file(wan: object) -> Path | None:
+    candidates = [DEFAULT_CONFIG]
+    if isinstance(wan, str) and re.fullmatch(INTERFACE_NAME, wan):
+        candidates.insert(0, INSTANCE_CONFIGS / f"{wan}.toml")
+    return next((file for file in candidates if file.is_file()), None)
+
+
 def load(path: Path | None, overrides: Mapping[str, Mapping[str, object]] | None = None) -> Config:
-    """Read ``path`` (None: the default file when it exists) and lay ``overrides`` (section -> key -> value) over it."""
+    """Read ``path`` (None: the instance's or the default file when it exists) and lay ``overrides`` (section -> key ->
+    value) over it."""
     document: dict[str, Any] = {}
-    if path is not None or DEFAULT_CONFIG.is_file():
-        file = path or DEFAULT_CONFIG
+    file = path or _default_file((overrides or {}).get("wan", {}).get("interface"))
+    if file is not None:
         try:
             document = tomllib.loads(file.read_text(encoding="utf-8"))
         except OSError as error:

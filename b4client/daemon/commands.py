@@ -12,7 +12,7 @@ from b4client import api
 from b4client.config import STOP_POLICIES
 from b4client.daemon import clock, logs
 from b4client.daemon.control import Handler
-from b4client.model.errors import ControlError, DataplaneError
+from b4client.model.errors import ConfigError, ControlError, DataplaneError
 from b4client.protocol import events
 
 if TYPE_CHECKING:
@@ -55,6 +55,13 @@ def commands(daemon: Daemon) -> dict[str, Handler]:
         state = daemon.agent.snapshot(clock.boot_now())
         return {"text": "taken over", "arguments": {"provisioning": api.jsonable(state.provisioning)}}
 
+    async def reload(_: dict[str, Any]) -> dict[str, Any]:
+        try:
+            changes = await daemon.reload()
+        except ConfigError as error:
+            raise ControlError(f"the configuration cannot be used, the old one stays in force: {error}") from None
+        return {"text": changes.text, "arguments": {"changed": changes.changed, "needs_restart": changes.restart}}
+
     return {
         "provision": provision,
         "status": answer_status,
@@ -63,6 +70,7 @@ def commands(daemon: Daemon) -> dict[str, Handler]:
         "rebind": event(events.RebindRequested, "rebinding"),
         "release": event(events.ReleaseRequested, "released"),
         "restart": event(events.RestartRequested, "starting anew"),
+        "reload": reload,
         "stop": stop,
         "log-level": log_level,
     }

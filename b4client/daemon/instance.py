@@ -22,12 +22,33 @@ def process_started_at() -> float:
         return clock.boot_now()
 
 
+def instance_lock(run_dir: Path, instance: str) -> contextlib.AbstractContextManager[None]:
+    """Hold the instance's lock: two daemons on one WAN would undo each other's work. Raises DataplaneError."""
+    return _lock(
+        run_dir,
+        f"{instance}.lock",
+        f"run on {instance}",
+        "b4client is running there already",
+        f"Stop it with: b4client stop --instance {instance}",
+    )
+
+
+def device_lock(run_dir: Path, device: str) -> contextlib.AbstractContextManager[None]:
+    """Hold the softwire device's lock: instances on several WANs need a device each. Raises DataplaneError."""
+    return _lock(
+        run_dir,
+        f"{device}.device.lock",
+        f"use the softwire device {device}",
+        "another instance of b4client has it",
+        "Give this one another name with softwire.device or --device (and another softwire.route_metric).",
+    )
+
+
 @contextlib.contextmanager
-def instance_lock(run_dir: Path, instance: str) -> Iterator[None]:
-    """Hold the instance's lock: two daemons on one WAN would undo each other's work."""
+def _lock(run_dir: Path, name: str, what: str, reason: str, remedy: str) -> Iterator[None]:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        file: TextIO = (run_dir / f"{instance}.lock").open("a+", encoding="ascii")
+        file: TextIO = (run_dir / name).open("a+", encoding="ascii")
     except OSError as error:
         raise DataplaneError(
             f"use {run_dir}", error.strerror or str(error), remedy="Choose a writable directory with --run-dir."
@@ -38,12 +59,10 @@ def instance_lock(run_dir: Path, instance: str) -> Iterator[None]:
         except OSError:
             file.seek(0)
             owner = file.read(20).strip()
-            raise DataplaneError(
-                f"run on {instance}",
-                f"b4client is running there already (pid {owner or 'unknown'})",
-                remedy=f"Stop it with: b4client stop --instance {instance}",
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+            raise DataplaneError(what, f"{reason} (pid {owner or 'unknown'})", remedy=remedy) from None
+        # The process's number is for the message above only: a full disk must not keep us from running.
+        with contextlib.suppress(OSError):
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
         yield

@@ -28,15 +28,16 @@ from b4client.config import Config
 from b4client.daemon import clock, logs, notify
 from b4client.daemon.commands import commands
 from b4client.daemon.control import ControlServer
-from b4client.daemon.instance import instance_lock, process_started_at
+from b4client.daemon.instance import device_lock, instance_lock, process_started_at
 from b4client.daemon.mend import Mender
+from b4client.daemon.reload import Changes, compare
 from b4client.daemon.sockets import WanSocket
 from b4client.daemon.store import Store
 from b4client.daemon.wanside import WanSide
 from b4client.daemon.watch import Doorbell
 from b4client.dataplane import rtnl
 from b4client.dataplane.apply import Dataplane
-from b4client.model.errors import DataplaneError
+from b4client.model.errors import ConfigError, DataplaneError
 from b4client.protocol import effects, events
 from b4client.protocol.agent import Agent
 
@@ -51,8 +52,10 @@ T = TypeVar("T")
 class Daemon:
     """One b4client instance: one WAN interface, one lease, one softwire."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, load: Callable[[], Config] | None = None) -> None:
+        """``load`` reads the configuration again, for a reload; raises ConfigError."""
         self.config = config
+        self._load = load or (lambda: config)
         self.dataplane = Dataplane(config.softwire, state_dir=config.daemon.run_dir)
         # Not a daemon thread's pool of many: the order of kernel changes is the order of the effects.
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
@@ -62,7 +65,7 @@ class Daemon:
         self.recent: collections.deque[dict[str, Any]] = collections.deque(maxlen=RECENT_REPORTS)
         self.timings: dict[str, float] = {"started_at": process_started_at()}
         self._jobs: set[asyncio.Task[None]] = set()
-        self._kernel_jobs = 0
+        self._kernel_jobs = self._installs = 0
         self._failure: BaseException | None = None
         self._stop_policy = config.daemon.stop
 
@@ -76,6 +79,7 @@ class Daemon:
         with contextlib.ExitStack() as undo:
             undo.callback(self._worker.shutdown, wait=True)
             undo.enter_context(instance_lock(settings.daemon.run_dir, settings.instance))
+            undo.enter_context(device_lock(settings.daemon.run_dir, settings.softwire.device))
             self.dataplane.prepare()
             undo.callback(self.dataplane.close)
             self.link = await self.in_worker(self._wait_for_interface)
@@ -123,6 +127,7 @@ class Daemon:
             undo.callback(doorbell.close)
             for number in (signal.SIGTERM, signal.SIGINT):
                 self.loop.add_signal_handler(number, self.stop)
+            self.loop.add_signal_handler(signal.SIGHUP, lambda: self._start(self._reload_by_signal()))
             await self._control.start()
             try:
                 self.post(self._link_event(self.link, moved=False))
@@ -162,6 +167,35 @@ class Daemon:
         if pending:
             await asyncio.wait(pending, timeout=STOP_TIMEOUT_S)
 
+    # ---- reload
+
+    async def reload(self) -> Changes:
+        """Read the configuration again and change what has changed. Raises ConfigError; then everything stays."""
+        try:
+            changes = compare(self.config, await asyncio.to_thread(self._load))
+        except ConfigError as error:
+            self._report(effects.Report("reload-refused", "error", f"the configuration cannot be used: {error}"))
+            raise
+        old, new = self.config, changes.config
+        self.config = new
+        self._stop_policy = new.daemon.stop
+        if (old.daemon.log_level, old.daemon.log_format) != (new.daemon.log_level, new.daemon.log_format):
+            logs.setup(new.daemon.log_level, new.daemon.log_format, journal="JOURNAL_STREAM" in os.environ)
+        if (old.protocol, old.softwire) != (new.protocol, new.softwire):
+            await self.in_worker(lambda: self.dataplane.configure(new.softwire))
+            installs, kept = self._installs, self.mender.kept
+            self.post(events.SettingsChanged(new.protocol, new.softwire.mtu, new.softwire.forwards))
+            if self._installs == installs and kept is not None and self.mender.kept is kept:
+                # The machine has no part in what has changed (timeouts, routes); the kernel has.
+                self._start(self._kernel_job(lambda: self._install(kept)), name="kernel")
+        level = "warning" if changes.restart else "info"
+        self._report(effects.Report("reloaded", level, f"configuration read again, {changes.text}"))
+        return changes
+
+    async def _reload_by_signal(self) -> None:
+        with contextlib.suppress(ConfigError):  # it has been reported
+            await self.reload()
+
     # ---- the machine
 
     def post(self, event: events.Event) -> None:
@@ -190,6 +224,7 @@ class Daemon:
             case effects.ForgetLease():
                 self.store.forget_lease()
             case effects.Install(config):
+                self._installs += 1
                 self.timings["install_asked_at"] = clock.boot_now()
                 self._start(self._kernel_job(lambda: self._install(config)), name="kernel")
             case effects.Withdraw():

@@ -53,7 +53,7 @@ class Mender:
         self._start = start
         self._say = say
         self._policy = MendPolicy()
-        self._kept: SoftwireConfig | None = None
+        self.kept: SoftwireConfig | None = None
         self._ours = bell.Ours(settings.device, -1, -1, table_name(settings.device))
         self._looking = self._again = self._shut = False
         self._timer: asyncio.TimerHandle | None = None
@@ -74,7 +74,7 @@ class Mender:
 
     def keep(self, config: SoftwireConfig | None) -> None:
         """From now on the kernel is to be as ``config`` wants; None while it is being changed or taken away."""
-        self._kept = config
+        self.kept = config
         if config is None:
             self._pump.watch(None)
             return
@@ -92,7 +92,7 @@ class Mender:
 
     async def _watch_pump(self) -> None:
         pid = await self._in_worker(self._pump_pid)
-        if self._kept is not None:
+        if self.kept is not None:
             self._pump.watch(pid)
 
     def _pump_pid(self) -> int | None:
@@ -102,7 +102,7 @@ class Mender:
     # ---- bells
 
     def _concerns(self, data: bytes) -> bool:
-        return self._kept is not None and bell.concerns(data, self._ours)
+        return self.kept is not None and bell.concerns(data, self._ours)
 
     def _ring_rarely(self) -> None:
         self._rare = self._loop.call_later(RARE_LOOK_S, self._ring_rarely)
@@ -110,7 +110,7 @@ class Mender:
 
     def ring(self) -> None:
         """Something may have changed: look, as soon as it may be done."""
-        if self._kept is None:
+        if self.kept is None:
             return
         if self._looking:
             self._again = True
@@ -129,14 +129,14 @@ class Mender:
 
     def _due(self) -> None:
         self._timer = None
-        if self._kept is not None and not self._looking:
+        if self.kept is not None and not self._looking:
             self._looking = True
             self._start(self._look())
 
     # ---- looking and mending
 
     async def _look(self) -> None:
-        config = self._kept
+        config = self.kept
         try:
             look = await self._in_worker(lambda: self._install(config))
         finally:
@@ -146,7 +146,7 @@ class Mender:
         self._shut = False
         for remark in self._policy.looked(look, clock.boot_now()):
             self._say(remark)
-        if config is not None and self._kept is config:
+        if config is not None and self.kept is config:
             if look.repaired:
                 self._learn_indices(config)
             self._pump.watch(look.pump_pid)
@@ -159,7 +159,7 @@ class Mender:
 
     def _install(self, config: SoftwireConfig | None) -> Look | None:
         """In the worker thread. None when something else was wanted meanwhile."""
-        if config is None or self._kept is not config:
+        if config is None or self.kept is not config:
             return None
         try:
             applied = self._dataplane.install(config)
@@ -172,7 +172,7 @@ class Mender:
     async def _shut_unguarded(self) -> None:
         """While repairs are held back: a softwire without its NAT rules must not carry what belongs to others."""
         self._shutter = None
-        if self._kept is None or not self._policy.waiting:
+        if self.kept is None or not self._policy.waiting:
             return
         self._shut = bool(await self._in_worker(self._dataplane.shut_unguarded)) or self._shut
 
@@ -182,7 +182,7 @@ class Mender:
 
     def close(self) -> None:
         """Free sockets and timers."""
-        self._kept = None
+        self.kept = None
         self._rare.cancel()
         for timer in (self._timer, self._shutter):
             if timer is not None:

@@ -182,6 +182,12 @@ class Dataplane:
 
     # ---- install
 
+    def configure(self, settings: SoftwireSettings) -> None:
+        """Other settings from the next ``install`` on. The device and who encapsulates cannot change."""
+        if (settings.device, settings.encapsulation) != (self._settings.device, self._settings.encapsulation):
+            raise ValueError("device and encapsulation are for life")
+        self._settings = settings
+
     def install(self, config: SoftwireConfig) -> Applied:
         """Make the kernel as ``config`` wants. Idempotent; all or nothing: on DataplaneError the old state holds."""
         found = self.probe()

@@ -57,3 +57,7 @@ class DataplaneError(B4Error):
 
 class ControlError(B4Error):
     """A request on the control socket was refused, or the daemon cannot be reached."""
+
+
+class NotRunningError(ControlError):
+    """There is no daemon to talk to."""

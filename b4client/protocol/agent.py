@@ -138,6 +138,10 @@ class Agent:
                 self._release(now)
             case events.RestartRequested():
                 self._restart(now)
+            case events.SettingsChanged(settings, mtu, forwards):
+                self._settings, self._dhcp4.settings = settings, settings
+                self._mtu, self._forwards = mtu, forwards
+                self._steer(now)
             case events.StopRequested(withdraw, release):
                 self._stop(now, withdraw=withdraw, release=release)
         self._follow_lease6(now)

@@ -88,14 +88,17 @@ Output = Query | Gained | Lost | Noted
 
 
 class Dhcp4Client:
-    """One client identity's lease. ``several_servers`` tells whether more than one OFFER can be expected."""
+    """One client identity's lease. ``several_servers`` tells whether more than one OFFER can be expected.
+
+    ``settings`` may be replaced at any time.
+    """
 
     def __init__(
         self, identity: Identity, settings: ProtocolSettings, *, rng: random.Random, counters: Counters
     ) -> None:
         self._compose = Composer(identity)
         self._client_id = identity.client_id
-        self._settings = settings
+        self.settings = settings
         self._rng = rng
         self._counters = counters
         self._state: State = Stopped()
@@ -153,14 +156,14 @@ class Dhcp4Client:
         """Look for a lease from the beginning (DISCOVER), preferring ``previous`` if it can be had again."""
         self._previous = previous or self._previous
         lost = self._lost("looking for a lease from the beginning")
-        delay = self._rng.uniform(*START_DELAY_S) if self._settings.start_delay else 0.0
+        delay = self._rng.uniform(*START_DELAY_S) if self.settings.start_delay else 0.0
         self._enter(Init(now + delay))
         return lost if delay else lost + self.wake(now)
 
     def reboot(self, now: float, lease: Lease4, *, in_use: bool, usable: bool) -> list[Output]:
         """Ask for a known lease again (RFC 2131 3.2). The caller has checked that the 4o6 source is unchanged [S-4]."""
         self._previous = lease
-        delay = self._rng.uniform(*START_DELAY_S) if self._settings.start_delay and not in_use else 0.0
+        delay = self._rng.uniform(*START_DELAY_S) if self.settings.start_delay and not in_use else 0.0
         self._enter(InitReboot(lease, in_use, usable, now + delay, None, 0.0, 0, now + delay))
         return [] if delay else self.wake(now)
 
@@ -322,7 +325,7 @@ class Dhcp4Client:
         secs = _secs(now - began_at)
         resend_at = now + backoff.dhcp4_delay_s(attempt, self._rng)
         self._enter(Selecting(xid, began_at, secs, attempt, resend_at))
-        message = self._compose.discover(xid, secs, previous=self._previous, hint=self._settings.psid_len_hint)
+        message = self._compose.discover(xid, secs, previous=self._previous, hint=self.settings.psid_len_hint)
         return [Query(message, False, "DHCPDISCOVER")]
 
     def _select(self, state: Selecting, now: float) -> list[Output]:
@@ -332,7 +335,7 @@ class Dhcp4Client:
     def _rank(self, offer: Offer) -> tuple[bool, int]:
         """Whole addresses before shared ones unless configured otherwise (RFC 7618 5 [S-12]), then the larger set."""
         shared = offer.ports is not None
-        return shared != self._settings.prefer_shared, -(offer.ports.port_count if offer.ports is not None else 65536)
+        return shared != self.settings.prefer_shared, -(offer.ports.port_count if offer.ports is not None else 65536)
 
     def _request(self, state: Requesting, now: float) -> list[Output]:
         self._enter(replace(state, resend_at=now + backoff.dhcp4_delay_s(state.attempt, self._rng)))
@@ -401,9 +404,9 @@ class Dhcp4Client:
         if len(state.offers) >= MAX_OFFERS:
             return self._drop("drop-offer-surplus")
         self._counters.count("received-offer")
-        best = (offer.ports is not None) == self._settings.prefer_shared
+        best = (offer.ports is not None) == self.settings.prefer_shared
         at_once = best or not self.several_servers
-        window = 0.0 if at_once else self._settings.offer_window_s
+        window = 0.0 if at_once else self.settings.offer_window_s
         select_at = now + window if state.select_at is None else min(state.select_at, now + window)
         state = replace(state, offers=(*state.offers, offer), select_at=select_at)
         self._enter(state)

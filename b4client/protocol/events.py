@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 
 from b4client.model.lease6 import Lease6
-from b4client.model.softwire import SoftwireConfig
+from b4client.model.settings import ProtocolSettings
+from b4client.model.softwire import PortForward, SoftwireConfig
 from b4client.wire.dhcp6 import Options
 
 
@@ -96,6 +97,15 @@ class RestartRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class SettingsChanged:
+    """The operator changed the configuration: from now on these hold. ``mtu`` and ``forwards`` as in SoftwireConfig."""
+
+    settings: ProtocolSettings
+    mtu: int | None
+    forwards: tuple[PortForward, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StopRequested:
     """The daemon is about to end. ``release`` gives the lease back, ``withdraw`` takes the softwire down."""
 
@@ -116,5 +126,6 @@ Event = (
     | RebindRequested
     | ReleaseRequested
     | RestartRequested
+    | SettingsChanged
     | StopRequested
 )
