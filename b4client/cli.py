@@ -142,23 +142,14 @@ def _overrides(args: argparse.Namespace) -> dict[str, dict[str, object]]:
     return {section: {k: v for k, v in table.items() if v is not None} for section, table in given.items()}
 
 
-NEEDED_CAPABILITIES = {"CAP_NET_BIND_SERVICE": 10, "CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
-
-
-def _missing_capabilities() -> list[str]:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("CapEff:"):
-            effective = int(line.split()[1], 16)
-            return [name for name, bit in NEEDED_CAPABILITIES.items() if not effective >> bit & 1]
-    return []
-
-
 def _run(args: argparse.Namespace) -> int:
     config = load(args.config, _overrides(args))
     if args.check:
         print(f"the configuration is good (WAN {config.wan})")
         return EXIT_OK
-    if missing := _missing_capabilities():
+    from b4client.daemon import privileges
+
+    if missing := privileges.missing():
         raise DataplaneError(
             "start",
             f"missing privileges: {', '.join(missing)}",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import b4client
 from b4client import api
 from b4client.config import STOP_POLICIES
-from b4client.daemon import clock, logs
+from b4client.daemon import clock, logs, privileges
 from b4client.daemon.control import Handler
 from b4client.model.errors import ConfigError, ControlError, DataplaneError
 from b4client.protocol import events
@@ -97,6 +97,11 @@ async def status(daemon: Daemon) -> dict[str, Any]:
         **machine,
         "dataplane": await daemon.in_worker(observe),
         "mending": daemon.mender.snapshot(),
+        "privileges": {
+            "capabilities": [name for name, bit in privileges.NEEDED.items() if privileges.capabilities() >> bit & 1],
+            "others": privileges.capabilities() & ~privileges.KEPT != 0,
+            "landlock": daemon.confined,
+        },
         "store_problem": daemon.store.problem,
         "timings": api.jsonable(daemon.timings),
     }

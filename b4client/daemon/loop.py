@@ -25,7 +25,7 @@ import tenacity
 
 from b4client import api
 from b4client.config import Config
-from b4client.daemon import clock, logs, notify
+from b4client.daemon import clock, logs, notify, privileges
 from b4client.daemon.commands import commands
 from b4client.daemon.control import ControlServer
 from b4client.daemon.instance import device_lock, instance_lock, process_started_at
@@ -68,6 +68,7 @@ class Daemon:
         self._kernel_jobs = self._installs = 0
         self._failure: BaseException | None = None
         self._stop_policy = config.daemon.stop
+        self.confined = False
 
     # ---- life
 
@@ -82,7 +83,6 @@ class Daemon:
             undo.enter_context(device_lock(settings.daemon.run_dir, settings.softwire.device))
             self.dataplane.prepare()
             undo.callback(self.dataplane.close)
-            self.link = await self.in_worker(self._wait_for_interface)
             store = Store(
                 settings.daemon.state_dir,
                 settings.instance,
@@ -92,7 +92,10 @@ class Daemon:
             )
             self.store = store
             self.wan_side = WanSide(settings, self._report)
-            binding = await self.in_worker(self.wan_side.binding)
+            # A thread of its own: those that do the work are made with the privileges that are left by then.
+            with ThreadPoolExecutor(1) as early:
+                self.link = await self.loop.run_in_executor(early, self._wait_for_interface)
+                binding = await self.loop.run_in_executor(early, self.wan_side.binding)
             protocol = settings.protocol
             hardware = protocol.hardware_address or self.link.hardware_address or b""
             self.agent = Agent(
@@ -112,6 +115,7 @@ class Daemon:
             self._socket: WanSocket | None = self.wan_side.open_socket(self.loop, self._received)
             undo.callback(self._close_socket)
             self._socket.guard(self.link.addresses)
+            self._drop_privileges()
             self._timer = clock.BootTimer(self.loop, lambda: self.post(events.Woke()))
             undo.callback(self._timer.close)
             self.mender = Mender(
@@ -146,6 +150,18 @@ class Daemon:
                 await self._control.close()
         if self._failure is not None:
             raise self._failure
+
+    def _drop_privileges(self) -> None:
+        """From here on strangers' octets can reach us."""
+        daemon = self.config.daemon
+        places = (daemon.state_dir, daemon.run_dir, Path("/proc/sys/net"))
+        with contextlib.suppress(OSError):
+            daemon.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            privileges.drop()
+            self.confined = privileges.confine(places, (Path("/dev/net/tun"), Path("/dev/null")))
+        except OSError as error:
+            raise DataplaneError("drop privileges", error.strerror or str(error), errno=error.errno or 0) from None
 
     def stop(self, policy: str | None = None) -> None:
         """End: keep the softwire, withdraw it, or release the lease. The second call does not wait."""
