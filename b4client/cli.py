@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import b4client
-from b4client import api, calc, decode
+from b4client import api, calc, decode, doctor
 from b4client.config import DEFAULT_CONFIG, DHCP6_MODES, LOG_FORMATS, LOG_LEVELS, STOP_POLICIES, DaemonSettings, load
 from b4client.model.errors import ConfigError, ControlError, DataplaneError, NotRunningError
 
@@ -115,6 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     calc.add_parser(commands)
     decode.add_parser(commands)
+    doctor.add_parser(commands)
     return parser
 
 

@@ -35,15 +35,22 @@ class Nft:
 
     def list_table(self, family: str, name: str) -> list[dict[str, Any]] | None:
         """The objects of one table as libnftables' JSON has them; None when there is no such table."""
+        return self._list(f"table {family} {name}")
+
+    def list_ruleset(self) -> list[dict[str, Any]]:
+        """The objects of all tables, everybody's."""
+        return self._list("ruleset") or []
+
+    def _list(self, what: str) -> list[dict[str, Any]] | None:
         self._context.set_json_output(True)
         try:
-            status, output, error = self._context.cmd(f"list table {family} {name}")
+            status, output, error = self._context.cmd(f"list {what}")
         finally:
             self._context.set_json_output(False)
         if status:
             if "No such file" in error:
                 return None
-            raise _refused(f"list nft table {family} {name}", error)
+            raise _refused(f"list nft {what}", error)
         objects = json.loads(output)["nftables"]
         return [o for o in objects if "metainfo" not in o]
 
