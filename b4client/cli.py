@@ -79,6 +79,10 @@ def build_parser() -> argparse.ArgumentParser:
     monitor.add_argument("--recent", action="store_true", help="the latest events, and no waiting for more")
     monitor.set_defaults(func=_monitor)
 
+    metrics = commands.add_parser("metrics", help="numbers for Prometheus (text format)")
+    _target(metrics)
+    metrics.set_defaults(func=_metrics)
+
     for name, text in (
         ("renew", "renew the lease now"),
         ("rebind", "renew the lease now, with any server"),
@@ -185,6 +189,11 @@ def _status(args: argparse.Namespace) -> int:
         from b4client.statusview import render_status
 
         print("\n".join(render_status(answer, colour=sys.stdout.isatty())))
+    return EXIT_OK
+
+
+def _metrics(args: argparse.Namespace) -> int:
+    print(api.call(_socket(args), "metrics")["arguments"]["metrics"], end="")
     return EXIT_OK
 
 

@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ INSTANCE_CONFIGS = Path("/etc/b4client")
 """Holds ``WAN.toml`` for machines with several: it is read instead of the default file."""
 STOP_POLICIES = ("keep", "withdraw", "release")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+DNS_WAYS = ("none", "auto", "resolved", "resolvconf")
 LOG_FORMATS = ("text", "json")
 DHCP6_MODES = ("stateless", "prefix", "address+prefix", "external")
 SOCKETS = ("auto", "udp", "packet")
@@ -54,6 +55,33 @@ class DaemonSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """Where metrics can be had besides the control socket; by default nowhere.
+
+    ``port`` 0 is no HTTP endpoint, else it listens on ``address``. ``textfile`` is a file for node_exporter, written
+    every ``textfile_interval_s``.
+    """
+
+    address: str = "127.0.0.1"
+    port: int = 0
+    textfile: Path | None = None
+    textfile_interval_s: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class HookSettings:
+    """Who is told about IPv4 coming and going.
+
+    ``script`` is a program that is run at every change, for at most ``timeout_s``. ``dns`` says to whom the provider's
+    DNS servers are handed: ``none``, ``resolved`` (systemd-resolved), ``resolvconf``, or ``auto``: who is there.
+    """
+
+    script: Path | None = None
+    timeout_s: float = 10.0
+    dns: str = "none"
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything the operator decided."""
 
@@ -61,6 +89,8 @@ class Config:
     protocol: ProtocolSettings = field(default_factory=ProtocolSettings)
     softwire: SoftwireSettings = field(default_factory=SoftwireSettings)
     daemon: DaemonSettings = field(default_factory=DaemonSettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    hooks: HookSettings = field(default_factory=HookSettings)
 
     @property
     def instance(self) -> str:
@@ -177,6 +207,13 @@ def _hostname(key: str, value: object) -> str:
     return name
 
 
+def _host(key: str, value: object) -> str:
+    try:
+        return str(ip_address(_text(key, value)))
+    except ValueError:
+        raise ConfigError(key, f"{value!r} is no IP address of this machine such as 127.0.0.1 or ::1") from None
+
+
 def _path(key: str, value: object) -> Path:
     path = Path(_text(key, value))
     if not path.is_absolute():
@@ -247,9 +284,20 @@ _DAEMON: dict[str, tuple[str, _Reader]] = {
     "log_format": ("log_format", _choice(LOG_FORMATS)),
     "interface_wait": ("interface_wait_s", _seconds(0, 3600)),
 }
+_METRICS: dict[str, tuple[str, _Reader]] = {
+    "address": ("address", _host),
+    "port": ("port", _integer(0, 65535)),
+    "textfile": ("textfile", _path),
+    "textfile_interval": ("textfile_interval_s", _seconds(1, 3600)),
+}
+_HOOKS: dict[str, tuple[str, _Reader]] = {
+    "script": ("script", _path),
+    "timeout": ("timeout_s", _seconds(0.1, 600)),
+    "dns": ("dns", _choice(DNS_WAYS)),
+}
 
 
-SECTION_OF = {"protocol": "dhcp", "softwire": "softwire", "daemon": "daemon"}
+SECTION_OF = {"protocol": "dhcp", "softwire": "softwire", "daemon": "daemon", "metrics": "metrics", "hooks": "hooks"}
 """Parts of Config (attributes) and the sections of the file that they are mostly read from."""
 
 
@@ -259,7 +307,11 @@ def key_of(part: str, attribute: str) -> str:
         return {"forwards": "forward", "timeouts": "nat.timeouts"}[attribute]
     if part == "protocol" and attribute in ("br", "local"):
         return f"softwire.{attribute}"
-    names = {known: name for name, (known, _) in {**_DHCP, **_SOFTWIRE, **_DAEMON}.items()}
+    if any(attribute == known for known, _ in (*_DHCP6.values(), *_DHCP6_DAEMON.values())):
+        names = {known: name for name, (known, _) in {**_DHCP6, **_DHCP6_DAEMON}.items()}
+        return f"dhcp6.{names[attribute]}"
+    tables = {"protocol": _DHCP, "softwire": _SOFTWIRE, "daemon": _DAEMON, "metrics": _METRICS, "hooks": _HOOKS}
+    names = {known: name for name, (known, _) in tables[part].items()}
     return f"{SECTION_OF[part]}.{names.get(attribute, attribute)}"
 
 
@@ -289,7 +341,8 @@ def _table(document: Mapping[str, object], name: str) -> Mapping[str, object]:
 
 def parse(document: Mapping[str, object]) -> Config:
     """Turn a TOML document (as ``tomllib`` gives it) into a Config. Raises ConfigError naming the key."""
-    _known("", document, ("wan", "dhcp", "dhcp6", "softwire", "nat", "daemon", "forward"))
+    known = ("wan", "dhcp", "dhcp6", "softwire", "nat", "daemon", "metrics", "hooks", "forward")
+    _known("", document, known)
     wan, dhcp, softwire = _table(document, "wan"), _table(document, "dhcp"), _table(document, "softwire")
     nat, daemon, dhcp6 = _table(document, "nat"), _table(document, "daemon"), _table(document, "dhcp6")
     _known("wan", wan, ("interface",))
@@ -298,6 +351,9 @@ def parse(document: Mapping[str, object]) -> Config:
     _known("softwire", softwire, (*_SOFTWIRE, *_SOFTWIRE_PROTOCOL))
     _known("nat", nat, ("timeouts",))
     _known("daemon", daemon, tuple(_DAEMON))
+    metrics, hooks = _table(document, "metrics"), _table(document, "hooks")
+    _known("metrics", metrics, tuple(_METRICS))
+    _known("hooks", hooks, tuple(_HOOKS))
     if "interface" not in wan:
         raise ConfigError("wan.interface", "is missing: name the interface towards the provider, or give --wan IFACE")
     timeouts = _table(nat, "timeouts")
@@ -322,7 +378,14 @@ def parse(document: Mapping[str, object]) -> Config:
     if realised.device == interface:
         raise ConfigError("softwire.device", f"{interface!r} is the WAN: the softwire needs a name of its own")
     shell = _apply(_apply(DaemonSettings(), "daemon", daemon, _DAEMON), "dhcp6", dhcp6, _DHCP6_DAEMON)
-    return Config(interface, protocol, realised, shell)
+    return Config(
+        interface,
+        protocol,
+        realised,
+        shell,
+        _apply(MetricsSettings(), "metrics", metrics, _METRICS),
+        _apply(HookSettings(), "hooks", hooks, _HOOKS),
+    )
 
 
 def _default_file(wan: object) -> Path | None:

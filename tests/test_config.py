@@ -194,7 +194,16 @@ def test_the_example_shows_the_defaults() -> None:
     assert read == config.Config("eth0")
     text = example.read_text()
     dhcp6 = config._DHCP6 | config._DHCP6_DAEMON
-    for known in (dhcp6, config._DHCP, config._SOFTWIRE, config._SOFTWIRE_PROTOCOL, config._TIMEOUTS, config._DAEMON):
+    for known in (
+        dhcp6,
+        config._DHCP,
+        config._SOFTWIRE,
+        config._SOFTWIRE_PROTOCOL,
+        config._TIMEOUTS,
+        config._DAEMON,
+        config._METRICS,
+        config._HOOKS,
+    ):
         for name in known:
             assert f"{name} = " in text, f"{name} is not in the example"
     uncommented = tomllib.loads("\n".join(line.removeprefix("# ") for line in text.splitlines()[3:]))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import b4client
-from b4client import api
+from b4client import api, metrics
 from b4client.config import STOP_POLICIES
 from b4client.daemon import clock, logs, privileges
 from b4client.daemon.control import Handler
@@ -24,6 +25,9 @@ def commands(daemon: Daemon) -> dict[str, Handler]:
 
     async def answer_status(_: dict[str, Any]) -> dict[str, Any]:
         return {"text": "status", "arguments": await status(daemon)}
+
+    async def answer_metrics(_: dict[str, Any]) -> dict[str, Any]:
+        return {"text": "metrics", "arguments": {"metrics": metrics.render(await status(daemon))}}
 
     async def recent(_: dict[str, Any]) -> dict[str, Any]:
         return {"text": "recent events", "arguments": {"events": list(daemon.recent)}}
@@ -65,6 +69,7 @@ def commands(daemon: Daemon) -> dict[str, Handler]:
     return {
         "provision": provision,
         "status": answer_status,
+        "metrics": answer_metrics,
         "recent": recent,
         "renew": event(events.RenewRequested, "renewing"),
         "rebind": event(events.RebindRequested, "rebinding"),
@@ -97,6 +102,12 @@ async def status(daemon: Daemon) -> dict[str, Any]:
         **machine,
         "dataplane": await daemon.in_worker(observe),
         "mending": daemon.mender.snapshot(),
+        "process": {
+            "started": round(time.time() - (now - daemon.timings["started_at"]), 3),
+            "rss_bytes": _resident_octets(),
+            "installs": daemon.installs,
+            "events": dict(daemon.events),
+        },
         "privileges": {
             "capabilities": [name for name, bit in privileges.NEEDED.items() if privileges.capabilities() >> bit & 1],
             "others": privileges.capabilities() & ~privileges.KEPT != 0,
@@ -105,3 +116,11 @@ async def status(daemon: Daemon) -> dict[str, Any]:
         "store_problem": daemon.store.problem,
         "timings": api.jsonable(daemon.timings),
     }
+
+
+def _resident_octets() -> int:
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0

@@ -23,11 +23,12 @@ from typing import Any, TypeVar
 
 import tenacity
 
-from b4client import api
+from b4client import api, metrics
 from b4client.config import Config
 from b4client.daemon import clock, logs, notify, privileges
-from b4client.daemon.commands import commands
+from b4client.daemon.commands import commands, status
 from b4client.daemon.control import ControlServer
+from b4client.daemon.exporter import Exporter
 from b4client.daemon.instance import device_lock, instance_lock, process_started_at
 from b4client.daemon.mend import Mender
 from b4client.daemon.reload import Changes, compare
@@ -63,9 +64,10 @@ class Daemon:
         self._stepping = False
         self.link: rtnl.LinkState | None = None
         self.recent: collections.deque[dict[str, Any]] = collections.deque(maxlen=RECENT_REPORTS)
+        self.events: collections.Counter[str] = collections.Counter()
         self.timings: dict[str, float] = {"started_at": process_started_at()}
         self._jobs: set[asyncio.Task[None]] = set()
-        self._kernel_jobs = self._installs = 0
+        self._kernel_jobs = self.installs = 0
         self._failure: BaseException | None = None
         self._stop_policy = config.daemon.stop
         self.confined = False
@@ -133,6 +135,7 @@ class Daemon:
                 self.loop.add_signal_handler(number, self.stop)
             self.loop.add_signal_handler(signal.SIGHUP, lambda: self._start(self._reload_by_signal()))
             await self._control.start()
+            exporter = Exporter(self._render_metrics)
             try:
                 self.post(self._link_event(self.link, moved=False))
                 if (handed_over := self.wan_side.handed_over()) is not None:
@@ -140,6 +143,8 @@ class Daemon:
                 self._start(self._check_machine())
                 self._start(self._feed_watchdog())
                 notify.notify("READY=1")
+                await exporter.configure(settings.metrics)
+                self._exporter = exporter
                 await self._finished.wait()
                 if self._failure is None:
                     await self._wind_up()
@@ -147,6 +152,7 @@ class Daemon:
                 notify.notify("STOPPING=1")
                 for job in list(self._jobs):
                     job.cancel()
+                await exporter.close()
                 await self._control.close()
         if self._failure is not None:
             raise self._failure
@@ -154,12 +160,16 @@ class Daemon:
     def _drop_privileges(self) -> None:
         """From here on strangers' octets can reach us."""
         daemon = self.config.daemon
-        places = (daemon.state_dir, daemon.run_dir, Path("/proc/sys/net"))
+        places = [daemon.state_dir, daemon.run_dir, Path("/proc/sys/net")]
+        if self.config.metrics.textfile is not None:
+            places.append(self.config.metrics.textfile.parent)
         with contextlib.suppress(OSError):
             daemon.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             privileges.drop()
-            self.confined = privileges.confine(places, (Path("/dev/net/tun"), Path("/dev/null")))
+            # A hook must be able to do its work elsewhere, and would be confined with us.
+            if self.config.hooks.script is None:
+                self.confined = privileges.confine(places, (Path("/dev/net/tun"), Path("/dev/null")))
         except OSError as error:
             raise DataplaneError("drop privileges", error.strerror or str(error), errno=error.errno or 0) from None
 
@@ -199,11 +209,12 @@ class Daemon:
             logs.setup(new.daemon.log_level, new.daemon.log_format, journal="JOURNAL_STREAM" in os.environ)
         if (old.protocol, old.softwire) != (new.protocol, new.softwire):
             await self.in_worker(lambda: self.dataplane.configure(new.softwire))
-            installs, kept = self._installs, self.mender.kept
+            installs, kept = self.installs, self.mender.kept
             self.post(events.SettingsChanged(new.protocol, new.softwire.mtu, new.softwire.forwards))
-            if self._installs == installs and kept is not None and self.mender.kept is kept:
+            if self.installs == installs and kept is not None and self.mender.kept is kept:
                 # The machine has no part in what has changed (timeouts, routes); the kernel has.
                 self._start(self._kernel_job(lambda: self._install(kept)), name="kernel")
+        await self._exporter.configure(new.metrics)
         level = "warning" if changes.restart else "info"
         self._report(effects.Report("reloaded", level, f"configuration read again, {changes.text}"))
         return changes
@@ -240,7 +251,7 @@ class Daemon:
             case effects.ForgetLease():
                 self.store.forget_lease()
             case effects.Install(config):
-                self._installs += 1
+                self.installs += 1
                 self.timings["install_asked_at"] = clock.boot_now()
                 self._start(self._kernel_job(lambda: self._install(config)), name="kernel")
             case effects.Withdraw():
@@ -279,6 +290,7 @@ class Daemon:
             "fields": api.jsonable(facts),
         }
         self.recent.append(event)
+        self.events[report.kind] += 1
         self._control.publish(event)
         self.timings.setdefault(f"first_{report.kind}_at", clock.boot_now())
         if report.kind == "renewed":
@@ -371,6 +383,9 @@ class Daemon:
         if link is None:
             return events.LinkChanged(False, None, ())
         return events.LinkChanged(link.up, link.link_local, link.addresses, moved)
+
+    async def _render_metrics(self) -> str:
+        return metrics.render(await status(self))
 
     # ---- jobs
 

@@ -23,8 +23,15 @@ LIVE: dict[str, frozenset[str]] = {
     "daemon": frozenset({"stop", "log_level", "log_format"}),
 }
 """Attributes of each part of Config that may change at any time; a part that is not here is judged by FIXED."""
-FIXED: dict[str, frozenset[str]] = {"softwire": frozenset({"device", "encapsulation"})}
-"""Attributes that need a restart, of the parts where all others may change at any time."""
+FIXED: dict[str, frozenset[str]] = {
+    "softwire": frozenset({"device", "encapsulation"}),
+    "metrics": frozenset({"textfile"}),
+    "hooks": frozenset({"script"}),
+}
+"""Attributes that need a restart, of the parts where all others may change at any time.
+
+What the daemon may write or run is settled when it drops its privileges.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ def with_(section: str, **values: object) -> Config:
         ("dhcp", {"servers": []}, "dhcp.servers"),
         ("daemon", {"log_level": "debug"}, "daemon.log_level"),
         ("daemon", {"stop": "keep"}, "daemon.stop"),
+        ("metrics", {"port": 9546}, "metrics.port"),
+        ("hooks", {"dns": "auto"}, "hooks.dns"),
     ],
 )
 def test_taken_up_at_once(section: str, values: dict[str, object], key: str) -> None:
@@ -52,6 +54,8 @@ def test_taken_up_at_once(section: str, values: dict[str, object], key: str) -> 
         ("dhcp", {"hostname": "cpe"}, "dhcp.hostname"),
         ("daemon", {"state_dir": "/srv/x"}, "daemon.state_dir"),
         ("daemon", {"interface_wait": 9.0}, "daemon.interface_wait"),
+        ("metrics", {"textfile": "/srv/x.prom"}, "metrics.textfile"),
+        ("hooks", {"script": "/srv/x"}, "hooks.script"),
     ],
 )
 def test_needs_a_restart(section: str, values: dict[str, object], key: str) -> None:
@@ -74,6 +78,9 @@ def test_every_setting_has_a_name_in_the_file() -> None:
         *(f"dhcp.{n}" for n in config._DHCP),
         *(f"softwire.{n}" for n in (*config._SOFTWIRE, *config._SOFTWIRE_PROTOCOL)),
         *(f"daemon.{n}" for n in config._DAEMON),
+        *(f"dhcp6.{n}" for n in (*config._DHCP6, *config._DHCP6_DAEMON)),
+        *(f"metrics.{n}" for n in config._METRICS),
+        *(f"hooks.{n}" for n in config._HOOKS),
         "forward",
         "nat.timeouts",
     }
