@@ -1,5 +1,7 @@
 """The control socket's language: one JSON object a line, in the shape of Kea's control channel.
 
+The schema of it all is ``control-api.schema.json`` beside this file.
+
 Request ``{"command": NAME, "arguments": {...}}``; answer ``{"result": 0, "text": "...", "arguments": {...}}``.
 ``result`` is one of the ``RESULT_*`` numbers. ``monitor`` answers with many lines, one an event.
 """

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import b4client
-from b4client import api, calc, decode, doctor
+from b4client import api, calc, completion, decode, doctor
 from b4client.config import DEFAULT_CONFIG, DHCP6_MODES, LOG_FORMATS, LOG_LEVELS, STOP_POLICIES, DaemonSettings, load
 from b4client.model.errors import ConfigError, ControlError, DataplaneError, NotRunningError
 
@@ -120,6 +120,7 @@ def build_parser() -> argparse.ArgumentParser:
     calc.add_parser(commands)
     decode.add_parser(commands)
     doctor.add_parser(commands)
+    completion.add_parser(commands, build_parser)
     return parser
 
 
