@@ -41,7 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="b4client",
         description="Lightweight 4over6 / MAP-E customer edge: leases an IPv4 address (and its share of the ports) "
         "over IPv6, builds the softwire and the NAT.",
-        epilog="Exit status: 0 done, 1 failed or refused, 2 wrong usage, 3 not running, 78 wrong configuration.",
+        epilog="Exit status: 0 done, 1 failed or refused, 2 wrong usage, 3 not running, 4 warnings only (doctor), "
+        "78 wrong configuration.",
     )
     parser.add_argument("--version", action="version", version=f"b4client {b4client.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

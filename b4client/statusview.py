@@ -50,6 +50,8 @@ def render_status(answer: Mapping[str, Any], *, colour: bool = False, width: int
     if mending is not None:
         text, trouble = mending
         lines.append(line("mended", paint(text, BAD) if trouble else text))
+    if answer.get("hook_problem"):
+        lines.append(line("hook", paint(str(answer["hook_problem"]), BAD)))
     if answer.get("store_problem"):
         lines.append(line("storage", paint(str(answer["store_problem"]), BAD)))
     ports = None if lease is None else lease.get("ports")

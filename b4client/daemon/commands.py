@@ -113,6 +113,7 @@ async def status(daemon: Daemon) -> dict[str, Any]:
             "others": privileges.capabilities() & ~privileges.KEPT != 0,
             "landlock": daemon.confined,
         },
+        "hook_problem": daemon.hooks.problem,
         "store_problem": daemon.store.problem,
         "timings": api.jsonable(daemon.timings),
     }

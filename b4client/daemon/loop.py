@@ -25,10 +25,12 @@ import tenacity
 
 from b4client import api, metrics
 from b4client.config import Config
-from b4client.daemon import clock, logs, notify, privileges
+from b4client.daemon import clock, logs, notify, privileges, resolver
 from b4client.daemon.commands import commands, status
 from b4client.daemon.control import ControlServer
 from b4client.daemon.exporter import Exporter
+from b4client.daemon.hookenv import tell
+from b4client.daemon.hooks import Hooks
 from b4client.daemon.instance import device_lock, instance_lock, process_started_at
 from b4client.daemon.mend import Mender
 from b4client.daemon.reload import Changes, compare
@@ -39,6 +41,8 @@ from b4client.daemon.watch import Doorbell
 from b4client.dataplane import rtnl
 from b4client.dataplane.apply import Dataplane
 from b4client.model.errors import ConfigError, DataplaneError
+from b4client.model.lease import Lease4
+from b4client.model.softwire import SoftwireConfig
 from b4client.protocol import effects, events
 from b4client.protocol.agent import Agent
 
@@ -71,6 +75,8 @@ class Daemon:
         self._failure: BaseException | None = None
         self._stop_policy = config.daemon.stop
         self.confined = False
+        self.hooks = Hooks(config.hooks)
+        self._lease: Lease4 | None = None
 
     # ---- life
 
@@ -152,6 +158,7 @@ class Daemon:
                 notify.notify("STOPPING=1")
                 for job in list(self._jobs):
                     job.cancel()
+                await self.hooks.close()
                 await exporter.close()
                 await self._control.close()
         if self._failure is not None:
@@ -168,7 +175,8 @@ class Daemon:
         try:
             privileges.drop()
             # A hook must be able to do its work elsewhere, and would be confined with us.
-            if self.config.hooks.script is None:
+            hooks = self.config.hooks
+            if hooks.script is None and resolver.find(hooks.dns) != "resolvconf":
                 self.confined = privileges.confine(places, (Path("/dev/net/tun"), Path("/dev/null")))
         except OSError as error:
             raise DataplaneError("drop privileges", error.strerror or str(error), errno=error.errno or 0) from None
@@ -192,6 +200,7 @@ class Daemon:
         pending = [job for job in self._jobs if job.get_name() == "kernel"]
         if pending:
             await asyncio.wait(pending, timeout=STOP_TIMEOUT_S)
+        await self.hooks.settle()
 
     # ---- reload
 
@@ -214,6 +223,7 @@ class Daemon:
             if self.installs == installs and kept is not None and self.mender.kept is kept:
                 # The machine has no part in what has changed (timeouts, routes); the kernel has.
                 self._start(self._kernel_job(lambda: self._install(kept)), name="kernel")
+        self.hooks.settings = new.hooks
         await self._exporter.configure(new.metrics)
         level = "warning" if changes.restart else "info"
         self._report(effects.Report("reloaded", level, f"configuration read again, {changes.text}"))
@@ -247,7 +257,10 @@ class Daemon:
             case effects.Send():
                 self._send(effect)
             case effects.SaveLease(lease, source):
+                self._lease = lease
                 self.store.save_lease(lease, source)
+                if self.mender.kept is not None:
+                    self._tell_hooks(self.mender.kept)
             case effects.ForgetLease():
                 self.store.forget_lease()
             case effects.Install(config):
@@ -255,7 +268,8 @@ class Daemon:
                 self.timings["install_asked_at"] = clock.boot_now()
                 self._start(self._kernel_job(lambda: self._install(config)), name="kernel")
             case effects.Withdraw():
-                self._start(self._kernel_job(self._withdraw), name="kernel")
+                self._lease = None
+                self._start(self._withdraw_job(), name="kernel")
             case effects.ConfigureWan(lease):
                 self._start(self._wan_job(lambda: self.wan_side.configure(lease)), name="kernel")
             case effects.SaveBinding(binding):
@@ -313,6 +327,7 @@ class Daemon:
             self._kernel_jobs -= 1
         if isinstance(event, events.Installed) and not self._kernel_jobs:
             self.mender.keep(event.config)
+            self._tell_hooks(event.config)
         if event is not None:
             self.post(event)
 
@@ -330,6 +345,15 @@ class Daemon:
         self.timings["install_s"] = clock.boot_now() - started
         self.timings.setdefault("first_installed_at", clock.boot_now())
         return events.Installed(config)
+
+    def _tell_hooks(self, config: SoftwireConfig | None) -> None:
+        device = self.config.softwire.device
+        self.hooks.update(None if config is None else tell(config, self._lease, device=device))
+
+    async def _withdraw_job(self) -> None:
+        await self._kernel_job(self._withdraw)
+        if not self._kernel_jobs:
+            self._tell_hooks(None)
 
     def _withdraw(self) -> None:
         try:

@@ -26,7 +26,7 @@ LIVE: dict[str, frozenset[str]] = {
 FIXED: dict[str, frozenset[str]] = {
     "softwire": frozenset({"device", "encapsulation"}),
     "metrics": frozenset({"textfile"}),
-    "hooks": frozenset({"script"}),
+    "hooks": frozenset({"script", "dns"}),
 }
 """Attributes that need a restart, of the parts where all others may change at any time.
 

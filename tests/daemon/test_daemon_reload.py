@@ -34,7 +34,7 @@ def with_(section: str, **values: object) -> Config:
         ("daemon", {"log_level": "debug"}, "daemon.log_level"),
         ("daemon", {"stop": "keep"}, "daemon.stop"),
         ("metrics", {"port": 9546}, "metrics.port"),
-        ("hooks", {"dns": "auto"}, "hooks.dns"),
+        ("hooks", {"timeout": 3}, "hooks.timeout"),
     ],
 )
 def test_taken_up_at_once(section: str, values: dict[str, object], key: str) -> None:
@@ -56,6 +56,7 @@ def test_taken_up_at_once(section: str, values: dict[str, object], key: str) -> 
         ("daemon", {"interface_wait": 9.0}, "daemon.interface_wait"),
         ("metrics", {"textfile": "/srv/x.prom"}, "metrics.textfile"),
         ("hooks", {"script": "/srv/x"}, "hooks.script"),
+        ("hooks", {"dns": "auto"}, "hooks.dns"),
     ],
 )
 def test_needs_a_restart(section: str, values: dict[str, object], key: str) -> None:
