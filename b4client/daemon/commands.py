@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import b4client
-from b4client import api, metrics
+from b4client import api
 from b4client.config import STOP_POLICIES
 from b4client.daemon import clock, logs, privileges
 from b4client.daemon.control import Handler
@@ -27,7 +27,7 @@ def commands(daemon: Daemon) -> dict[str, Handler]:
         return {"text": "status", "arguments": await status(daemon)}
 
     async def answer_metrics(_: dict[str, Any]) -> dict[str, Any]:
-        return {"text": "metrics", "arguments": {"metrics": metrics.render(await status(daemon))}}
+        return {"text": "metrics", "arguments": {"metrics": await render_metrics(daemon)}}
 
     async def recent(_: dict[str, Any]) -> dict[str, Any]:
         return {"text": "recent events", "arguments": {"events": list(daemon.recent)}}
@@ -113,10 +113,17 @@ async def status(daemon: Daemon) -> dict[str, Any]:
             "others": privileges.capabilities() & ~privileges.KEPT != 0,
             "landlock": daemon.confined,
         },
-        "hook_problem": daemon.hooks.problem,
+        "hook_problem": None if daemon.hooks is None else daemon.hooks.problem,
         "store_problem": daemon.store.problem,
         "timings": api.jsonable(daemon.timings),
     }
+
+
+async def render_metrics(daemon: Daemon) -> str:
+    """The status as Prometheus metrics."""
+    from b4client import metrics
+
+    return metrics.render(await status(daemon))
 
 
 def _resident_octets() -> int:

@@ -1,4 +1,4 @@
-"""One process of its kind: since when it runs, and the lock that keeps a second one away."""
+"""One process of its kind: since when it runs, the locks that keep a second one away, the interface it waits for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+import tenacity
+
 from b4client.daemon import clock
+from b4client.dataplane import rtnl
 from b4client.model.errors import DataplaneError
 
 
@@ -66,3 +69,22 @@ def _lock(run_dir: Path, name: str, what: str, reason: str, remedy: str) -> Iter
             file.write(f"{os.getpid()}\n")
             file.flush()
         yield
+
+
+def wait_for_interface(wan: str, wait_s: float) -> rtnl.LinkState:
+    """The WAN as it is, after waiting a while for it to appear. Raises DataplaneError naming what there is."""
+    retry = tenacity.Retrying(
+        retry=tenacity.retry_if_result(lambda link: link is None),
+        stop=tenacity.stop_after_delay(wait_s),
+        wait=tenacity.wait_fixed(0.2),
+        retry_error_callback=lambda _: None,
+    )
+    link: rtnl.LinkState | None = retry(rtnl.observe_link, wan)
+    if link is not None:
+        return link
+    present = ", ".join(sorted(p.name for p in Path("/sys/class/net").glob("*"))) or "none"
+    raise DataplaneError(
+        f"use {wan} as the WAN",
+        "no such interface",
+        remedy=f"Interfaces here: {present}. Name one with --wan or wan.interface.",
+    )

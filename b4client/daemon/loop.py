@@ -18,20 +18,14 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv6Address
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import tenacity
-
-from b4client import api, metrics
-from b4client.config import Config
-from b4client.daemon import clock, logs, notify, privileges, resolver
-from b4client.daemon.commands import commands, status
+from b4client import api
+from b4client.config import Config, MetricsSettings
+from b4client.daemon import clock, logs, notify, privileges
+from b4client.daemon.commands import commands, render_metrics
 from b4client.daemon.control import ControlServer
-from b4client.daemon.exporter import Exporter
-from b4client.daemon.hookenv import tell
-from b4client.daemon.hooks import Hooks
-from b4client.daemon.instance import device_lock, instance_lock, process_started_at
+from b4client.daemon.instance import device_lock, instance_lock, process_started_at, wait_for_interface
 from b4client.daemon.mend import Mender
 from b4client.daemon.reload import Changes, compare
 from b4client.daemon.sockets import WanSocket
@@ -45,6 +39,10 @@ from b4client.model.lease import Lease4
 from b4client.model.softwire import SoftwireConfig
 from b4client.protocol import effects, events
 from b4client.protocol.agent import Agent
+
+if TYPE_CHECKING:
+    from b4client.daemon.exporter import Exporter
+    from b4client.daemon.hooks import Hooks
 
 log = logging.getLogger("b4client")
 
@@ -75,7 +73,8 @@ class Daemon:
         self._failure: BaseException | None = None
         self._stop_policy = config.daemon.stop
         self.confined = False
-        self.hooks = Hooks(config.hooks)
+        self.hooks: Hooks | None = None
+        self._exporter: Exporter | None = None
         self._lease: Lease4 | None = None
 
     # ---- life
@@ -102,7 +101,8 @@ class Daemon:
             self.wan_side = WanSide(settings, self._report)
             # A thread of its own: those that do the work are made with the privileges that are left by then.
             with ThreadPoolExecutor(1) as early:
-                self.link = await self.loop.run_in_executor(early, self._wait_for_interface)
+                wait_s = settings.daemon.interface_wait_s
+                self.link = await self.loop.run_in_executor(early, wait_for_interface, settings.wan, wait_s)
                 binding = await self.loop.run_in_executor(early, self.wan_side.binding)
             protocol = settings.protocol
             hardware = protocol.hardware_address or self.link.hardware_address or b""
@@ -123,7 +123,7 @@ class Daemon:
             self._socket: WanSocket | None = self.wan_side.open_socket(self.loop, self._received)
             undo.callback(self._close_socket)
             self._socket.guard(self.link.addresses)
-            self._drop_privileges()
+            self.confined = privileges.settle(settings)
             self._timer = clock.BootTimer(self.loop, lambda: self.post(events.Woke()))
             undo.callback(self._timer.close)
             self.mender = Mender(
@@ -141,7 +141,6 @@ class Daemon:
                 self.loop.add_signal_handler(number, self.stop)
             self.loop.add_signal_handler(signal.SIGHUP, lambda: self._start(self._reload_by_signal()))
             await self._control.start()
-            exporter = Exporter(self._render_metrics)
             try:
                 self.post(self._link_event(self.link, moved=False))
                 if (handed_over := self.wan_side.handed_over()) is not None:
@@ -149,8 +148,7 @@ class Daemon:
                 self._start(self._check_machine())
                 self._start(self._feed_watchdog())
                 notify.notify("READY=1")
-                await exporter.configure(settings.metrics)
-                self._exporter = exporter
+                await self._export(settings.metrics)
                 await self._finished.wait()
                 if self._failure is None:
                     await self._wind_up()
@@ -158,28 +156,12 @@ class Daemon:
                 notify.notify("STOPPING=1")
                 for job in list(self._jobs):
                     job.cancel()
-                await self.hooks.close()
-                await exporter.close()
+                for teller in (self.hooks, self._exporter):
+                    if teller is not None:
+                        await teller.close()
                 await self._control.close()
         if self._failure is not None:
             raise self._failure
-
-    def _drop_privileges(self) -> None:
-        """From here on strangers' octets can reach us."""
-        daemon = self.config.daemon
-        places = [daemon.state_dir, daemon.run_dir, Path("/proc/sys/net")]
-        if self.config.metrics.textfile is not None:
-            places.append(self.config.metrics.textfile.parent)
-        with contextlib.suppress(OSError):
-            daemon.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            privileges.drop()
-            # A hook must be able to do its work elsewhere, and would be confined with us.
-            hooks = self.config.hooks
-            if hooks.script is None and resolver.find(hooks.dns) != "resolvconf":
-                self.confined = privileges.confine(places, (Path("/dev/net/tun"), Path("/dev/null")))
-        except OSError as error:
-            raise DataplaneError("drop privileges", error.strerror or str(error), errno=error.errno or 0) from None
 
     def stop(self, policy: str | None = None) -> None:
         """End: keep the softwire, withdraw it, or release the lease. The second call does not wait."""
@@ -200,7 +182,8 @@ class Daemon:
         pending = [job for job in self._jobs if job.get_name() == "kernel"]
         if pending:
             await asyncio.wait(pending, timeout=STOP_TIMEOUT_S)
-        await self.hooks.settle()
+        if self.hooks is not None:
+            await self.hooks.settle()
 
     # ---- reload
 
@@ -223,8 +206,9 @@ class Daemon:
             if self.installs == installs and kept is not None and self.mender.kept is kept:
                 # The machine has no part in what has changed (timeouts, routes); the kernel has.
                 self._start(self._kernel_job(lambda: self._install(kept)), name="kernel")
-        self.hooks.settings = new.hooks
-        await self._exporter.configure(new.metrics)
+        if self.hooks is not None:
+            self.hooks.settings = new.hooks
+        await self._export(new.metrics)
         level = "warning" if changes.restart else "info"
         self._report(effects.Report("reloaded", level, f"configuration read again, {changes.text}"))
         return changes
@@ -347,6 +331,13 @@ class Daemon:
         return events.Installed(config)
 
     def _tell_hooks(self, config: SoftwireConfig | None) -> None:
+        if self.config.hooks.script is None and self.config.hooks.dns == "none":
+            return  # as most are: what they need is not even loaded
+        from b4client.daemon.hookenv import tell
+        from b4client.daemon.hooks import Hooks
+
+        if self.hooks is None:
+            self.hooks = Hooks(self.config.hooks)
         device = self.config.softwire.device
         self.hooks.update(None if config is None else tell(config, self._lease, device=device))
 
@@ -360,25 +351,6 @@ class Daemon:
             self.dataplane.withdraw()
         except DataplaneError as error:
             log.error("the softwire could not be taken away: %s", error)
-
-    def _wait_for_interface(self) -> rtnl.LinkState:
-        """The WAN as it is, after waiting a while for it to appear. Raises DataplaneError naming what there is."""
-        wan = self.config.wan
-        retry = tenacity.Retrying(
-            retry=tenacity.retry_if_result(lambda link: link is None),
-            stop=tenacity.stop_after_delay(self.config.daemon.interface_wait_s),
-            wait=tenacity.wait_fixed(0.2),
-            retry_error_callback=lambda _: None,
-        )
-        link: rtnl.LinkState | None = retry(rtnl.observe_link, wan)
-        if link is not None:
-            return link
-        present = ", ".join(sorted(p.name for p in Path("/sys/class/net").glob("*"))) or "none"
-        raise DataplaneError(
-            f"use {wan} as the WAN",
-            "no such interface",
-            remedy=f"Interfaces here: {present}. Name one with --wan or wan.interface.",
-        )
 
     async def _check_machine(self) -> None:
         """The checks that need no answer before the first message: they run while it is on its way."""
@@ -408,8 +380,18 @@ class Daemon:
             return events.LinkChanged(False, None, ())
         return events.LinkChanged(link.up, link.link_local, link.addresses, moved)
 
-    async def _render_metrics(self) -> str:
-        return metrics.render(await status(self))
+    async def _export(self, settings: MetricsSettings) -> None:
+        """Have metrics served as ``settings`` say."""
+        if self._exporter is None and settings == MetricsSettings():
+            return
+        from b4client.daemon.exporter import Exporter
+
+        async def render() -> str:
+            return await render_metrics(self)
+
+        if self._exporter is None:
+            self._exporter = Exporter(render)
+        await self._exporter.configure(settings)
 
     # ---- jobs
 

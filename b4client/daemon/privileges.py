@@ -16,6 +16,9 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
+from b4client.config import Config, HookSettings
+from b4client.model.errors import DataplaneError
+
 NEEDED = {"CAP_NET_BIND_SERVICE": 10, "CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}
 """Port 546; links, addresses, routes, nft and the sysctls below net; the userspace softwire's sockets."""
 KEPT = sum(1 << bit for bit in NEEDED.values())
@@ -73,6 +76,32 @@ def drop() -> None:
     header, low = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0), KEPT & 0xFFFFFFFF
     if libc.capset(header, struct.pack("=6I", low, low, low, 0, 0, 0)):
         raise _refused("capset")
+
+
+def settle(config: Config) -> bool:
+    """Drop and confine as ``config`` allows; called when strangers' octets can reach us, while there is one thread.
+
+    True when confined: who is told by hooks must be able to write elsewhere. Raises DataplaneError.
+    """
+    daemon, textfile = config.daemon, config.metrics.textfile
+    places = [daemon.state_dir, daemon.run_dir, Path("/proc/sys/net")]
+    if textfile is not None:
+        places.append(textfile.parent)
+    with contextlib.suppress(OSError):
+        daemon.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        drop()
+        return not _hooks_write(config.hooks) and confine(places, (Path("/dev/net/tun"), Path("/dev/null")))
+    except OSError as error:
+        raise DataplaneError("drop privileges", error.strerror or str(error), errno=error.errno or 0) from None
+
+
+def _hooks_write(hooks: HookSettings) -> bool:
+    if hooks.script is not None or hooks.dns == "none":
+        return hooks.script is not None
+    from b4client.daemon import resolver
+
+    return resolver.find(hooks.dns) == "resolvconf"
 
 
 def confine(directories: Iterable[Path], files: Iterable[Path]) -> bool:
