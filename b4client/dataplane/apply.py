@@ -7,16 +7,20 @@ order. The NAT rules are in place before the address and the route, so that noth
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 from typing import Any
 
-from b4client.dataplane import nft, rtnl, sysctl, userspace
+from b4client.dataplane import capabilities, conntrack, loopdevice, nft, rtnl, sysctl, userspace
+from b4client.dataplane.capabilities import Capabilities
 from b4client.dataplane.memory import Memory, MemoryFile, digest
-from b4client.dataplane.plan import Plan, plan, table_name
+from b4client.dataplane.plan import RECIRCULATION, Plan, plan
+from b4client.dataplane.recirculation import LoopPlan, loop_plan
+from b4client.dataplane.ruleset import table_name
+from b4client.dataplane.undo import Undo, undoing
 from b4client.model.errors import DataplaneError
 from b4client.model.settings import SoftwireSettings
 from b4client.model.softwire import Encapsulation, SoftwireConfig
@@ -27,26 +31,19 @@ DEFAULT_PATH_MTU = 1500
 
 
 @dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What this machine can do. ``userspace`` is None when the userspace softwire works, else the reason in words."""
-
-    ip6tnl: bool
-    userspace: str | None
-    ct_timeouts: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Applied:
-    """The outcome of ``install``: ``changed`` False when the kernel was as wanted already."""
+    """The outcome of ``install``: ``changed`` False when the kernel was as wanted already; ``nat`` names the design."""
 
     changed: bool
     kind: str
     mtu: int
+    nat: str
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """The kernel's state of the softwire, for ``status``. ``counters`` are the nft table's, by name."""
+    """The kernel's state of the softwire, for ``status``. ``counters`` are the nft table's, by name; ``nat`` is the
+    design in force and, where it is not the exact one, why."""
 
     device: str
     kind: str | None
@@ -59,25 +56,7 @@ class Observed:
     traffic: dict[str, int] = field(default_factory=dict)
     counters: dict[str, dict[str, int]] = field(default_factory=dict)
     pump: dict[str, Any] | None = None
-
-
-class _Undo:
-    """Steps back, taken in reverse when a change fails."""
-
-    def __init__(self) -> None:
-        self._steps: list[tuple[str, Callable[[], object]]] = []
-
-    def add(self, what: str, step: Callable[[], object]) -> None:
-        self._steps.append((what, step))
-
-    def run(self) -> list[str]:
-        problems = []
-        for what, step in reversed(self._steps):
-            try:
-                step()
-            except DataplaneError as error:
-                problems.append(f"{what}: {error}")
-        return problems
+    nat: dict[str, str | None] = field(default_factory=dict)
 
 
 class Dataplane:
@@ -98,15 +77,12 @@ class Dataplane:
     def probe(self) -> Capabilities:
         """Find out once what this machine can do. Raises DataplaneError when it can do nothing for us."""
         if self._capabilities is None:
-            rules = self._rules()
-            rules.probe()
-            self._capabilities = Capabilities(
-                ip6tnl=self._settings.encapsulation is not Encapsulation.USERSPACE and rtnl.has_ip6tnl(),
-                userspace=userspace.available(),
-                ct_timeouts=self._probe_ct_timeouts(rules),
-            )
-            if self._encapsulation(self._capabilities) is not Encapsulation.USERSPACE and self._standby is not None:
+            with rtnl.session():
+                found = capabilities.probe(self._settings, self._rules())
+            wanted = found.encapsulation(self._settings.encapsulation)
+            if wanted is not Encapsulation.USERSPACE and self._standby is not None:
                 self._standby.close()
+            self._capabilities = found
         return self._capabilities
 
     def prepare(self) -> None:
@@ -121,33 +97,6 @@ class Dataplane:
         if self._settings.encapsulation is Encapsulation.USERSPACE or not userspace.kernel_driver_known():
             with suppress(DataplaneError):
                 self._standby = userspace.Standby(self._run_dir)
-
-    @staticmethod
-    def _probe_ct_timeouts(rules: nft.Nft) -> bool:
-        name = "b4client_probe"
-        text = (
-            f"table ip {name} {{\nct timeout t {{\nprotocol udp\nl3proto ip\npolicy = {{ unreplied : 120 }}\n}}\n}}\n"
-            f"delete table ip {name}\n"
-        )
-        try:
-            rules.run("look for conntrack timeouts", text)
-        except DataplaneError:
-            return False
-        return True
-
-    def _encapsulation(self, found: Capabilities) -> Encapsulation:
-        wanted = self._settings.encapsulation
-        if wanted is not Encapsulation.USERSPACE and found.ip6tnl:
-            return Encapsulation.KERNEL
-        if wanted is Encapsulation.KERNEL:
-            raise DataplaneError(
-                "make a kernel softwire",
-                "this kernel has no ip6_tunnel driver",
-                remedy="modprobe ip6_tunnel, install the kernel's module package, or use encapsulation = userspace.",
-            )
-        if found.userspace is not None:
-            raise DataplaneError("make a userspace softwire", found.userspace)
-        return Encapsulation.USERSPACE
 
     def _rules(self) -> nft.Nft:
         if self._nft is None:
@@ -164,36 +113,52 @@ class Dataplane:
     def install(self, config: SoftwireConfig) -> Applied:
         """Make the kernel as ``config`` wants. Idempotent; all or nothing: on DataplaneError the old state holds."""
         found = self.probe()
-        wan = rtnl.observe_link(config.wan)
-        if wan is None:
-            raise DataplaneError(f"install the softwire over {config.wan}", "no such interface")
-        target = plan(
-            config,
-            self._settings,
-            encapsulation=self._encapsulation(found),
-            path_mtu=rtnl.path_mtu(config.remote) or wan.mtu or DEFAULT_PATH_MTU,
-            ct_timeouts=found.ct_timeouts,
-        )
-        with self._undoing() as undo:
-            changed = self._apply(target, wan.index, f"{config.ipv4} {config.ports}", undo)
-            if changed:
-                self._verify(target)
-        return Applied(changed, target.link.kind, target.link.mtu)
+        with rtnl.session():
+            wan = rtnl.observe_link(config.wan)
+            if wan is None:
+                raise DataplaneError(f"install the softwire over {config.wan}", "no such interface")
+            path_mtu = rtnl.path_mtu(config.remote) or wan.mtu or DEFAULT_PATH_MTU
 
-    @contextmanager
-    def _undoing(self) -> Iterator[_Undo]:
-        undo = _Undo()
+            def planned(recirculation: bool) -> Plan:
+                return plan(
+                    config,
+                    self._settings,
+                    encapsulation=found.encapsulation(self._settings.encapsulation),
+                    path_mtu=path_mtu,
+                    ct_timeouts=found.ct_timeouts,
+                    recirculation=recirculation,
+                )
+
+            with undoing() as undo:
+                target = planned(found.recirculation is None)
+                problem = found.recirculation if config.ports is not None else None
+                changed = False
+                if target.loop is not None:
+                    changed, problem = self._loop(target.loop, undo)
+                    if problem is not None:
+                        target = planned(False)
+                changed |= self._apply(target, wan.index, config, problem, undo)
+                if target.loop is None:
+                    loopdevice.remove(loop_plan(self._device))
+                if changed:
+                    self._verify(target)
+        return Applied(changed, target.link.kind, target.link.mtu, target.nat)
+
+    def _loop(self, loop: LoopPlan, undo: Undo) -> tuple[bool, str | None]:
+        """Make the veth pair: (whether something changed, None or why it cannot be and recirculation must do without).
+
+        What went wrong half-way is gone again when this returns.
+        """
         try:
-            yield undo
-        except BaseException as error:
-            problems = undo.run()
-            if problems and isinstance(error, DataplaneError):
-                raise DataplaneError(
-                    error.operation, f"{error.reason}; going back failed too: {'; '.join(problems)}", errno=error.errno
-                ) from error
-            raise
+            with undoing() as own:
+                changed = loopdevice.ensure(loop, own)
+        except DataplaneError as error:
+            return False, str(error)
+        undo.take(own)
+        return changed, None
 
-    def _apply(self, target: Plan, wan_index: int, binding: str, undo: _Undo) -> bool:
+    def _apply(self, target: Plan, wan_index: int, config: SoftwireConfig, nat_problem: str | None, undo: Undo) -> bool:
+        binding = f"{config.ipv4} {config.ports}"
         memory = self._remembered()
         before = Memory(**{f: getattr(memory, f) for f in Memory.__dataclass_fields__})
         changed = False
@@ -232,12 +197,7 @@ class Dataplane:
         changed |= self._route(target, memory, undo)
 
         if memory.binding and memory.binding != binding:
-            old = memory.address
-            try:
-                flushed = rtnl.flush_conntrack(type(target.address)(old))
-                log.info("flushed %d NAT entries of %s", flushed, memory.binding)
-            except ValueError:
-                pass  # nothing remembered that could be flushed
+            self._flush(memory, config)
             changed = True
         for address in memory.wan_addresses:
             if target.wan_address is None or IPv6Address(address) != target.wan_address:
@@ -252,10 +212,25 @@ class Dataplane:
             "address": str(target.address),
             "binding": binding,
             "routes": [(str(r.destination), r.metric) for r in target.routes],
+            "nat": target.nat,
+            "nat_problem": nat_problem or "",
         }
+        if nat_problem is not None and nat_problem != memory.nat_problem:
+            log.warning("NAT without recirculation, so that some connections are delayed: %s", nat_problem)
         if any(getattr(memory, name) != value for name, value in final.items()):
             remember(**final)
         return changed
+
+    def _flush(self, memory: Memory, config: SoftwireConfig) -> None:
+        """The NAT entries of the binding before: all of another address, of the same one what is not in the set now."""
+        try:
+            old = IPv4Address(memory.address)
+        except ValueError:
+            return  # nothing remembered that could be flushed
+        if old == config.ipv4 and config.ports is None:
+            return
+        flushed = conntrack.flush(old, keep=config.ports if old == config.ipv4 else None)
+        log.info("flushed %d NAT entries of %s", flushed, memory.binding)
 
     def _refuse_foreign_device(self, target: Plan, memory: Memory) -> None:
         present = rtnl.observe_tunnel(self._device)
@@ -269,7 +244,7 @@ class Dataplane:
                 remedy="Remove it, or choose another name with softwire.device or --device.",
             )
 
-    def _set_sysctls(self, wanted: list[tuple[str, str]], memory: Memory | None, undo: _Undo) -> bool:
+    def _set_sysctls(self, wanted: list[tuple[str, str]], memory: Memory | None, undo: Undo) -> bool:
         changed = False
         for path, value in wanted:
             present = sysctl.read(path)
@@ -292,7 +267,7 @@ class Dataplane:
         found = [nft.essence(self._rules().list_table(family, name)) for family, name in target_tables]
         return None if None in found else found
 
-    def _load_rules(self, target: Plan, memory: Memory, undo: _Undo) -> bool:
+    def _load_rules(self, target: Plan, memory: Memory, undo: Undo) -> bool:
         listing = self._listing(target.tables)
         if listing is not None and memory.ruleset == target.ruleset and memory.listing == digest(listing):
             return False
@@ -313,7 +288,7 @@ class Dataplane:
         for family in ("ip", "arp", "ip6"):
             self._rules().delete_table(family, name)
 
-    def _make_link(self, target: Plan, wan_index: int, memory: Memory, undo: _Undo) -> bool:
+    def _make_link(self, target: Plan, wan_index: int, memory: Memory, undo: Undo) -> bool:
         link = target.link
         present = rtnl.observe_tunnel(link.name)
         changed = False
@@ -357,7 +332,7 @@ class Dataplane:
             changed = True
         return changed
 
-    def _address(self, target: Plan, undo: _Undo) -> bool:
+    def _address(self, target: Plan, undo: Undo) -> bool:
         tunnel = rtnl.observe_tunnel(self._device)
         if tunnel is None:
             raise DataplaneError(f"set up {self._device}", "the interface vanished while it was set up", transient=True)
@@ -374,7 +349,7 @@ class Dataplane:
                 changed = True
         return changed
 
-    def _route(self, target: Plan, memory: Memory, undo: _Undo) -> bool:
+    def _route(self, target: Plan, memory: Memory, undo: Undo) -> bool:
         tunnel = rtnl.observe_tunnel(self._device)
         present = rtnl.routes4(tunnel.index) if tunnel is not None else ()
         changed = False
@@ -427,7 +402,14 @@ class Dataplane:
     def withdraw(self) -> None:
         """Take away everything of ours, also what an earlier process left. Idempotent; goes on past what fails, then
         raises DataplaneError with all of it."""
-        memory = self._remembered()
+        with rtnl.session():
+            problems = self._take_away(self._remembered())
+        if problems:
+            raise DataplaneError("take the softwire away", "; ".join(problems))
+        self._memory = Memory()
+        self._file.forget()
+
+    def _take_away(self, memory: Memory) -> list[str]:
         problems: list[str] = []
 
         def attempt(step: Callable[[], object]) -> None:
@@ -450,24 +432,24 @@ class Dataplane:
 
         def flush() -> None:
             if memory.address:
-                from ipaddress import IPv4Address
-
-                rtnl.flush_conntrack(IPv4Address(memory.address))
+                conntrack.flush(IPv4Address(memory.address))
 
         # The route goes with the device: from here on nothing can leave, so the rules may go after it.
         attempt(remove_device)
         attempt(self._delete_tables)
+        attempt(lambda: loopdevice.remove(loop_plan(self._device)))
         attempt(remove_addresses)
         attempt(flush)
         for path, value in memory.sysctls.items():
             attempt(lambda path=path, value=value: sysctl.write(path, value))  # type: ignore[misc]
-        if problems:
-            raise DataplaneError("take the softwire away", "; ".join(problems))
-        self._memory = Memory()
-        self._file.forget()
+        return problems
 
     def observe(self) -> Observed:
         """What the kernel has of the softwire now."""
+        with rtnl.session():
+            return self._observe()
+
+    def _observe(self) -> Observed:
         tunnel = rtnl.observe_tunnel(self._device)
         listing = self._rules().list_table("ip", table_name(self._device))
         pump = userspace.running(self._device, run_dir=self._run_dir)
@@ -486,7 +468,15 @@ class Dataplane:
             traffic={k: getattr(tunnel, k) for k in ("rx_packets", "tx_packets", "rx_bytes", "tx_bytes")},
             counters=nft.counters(listing),
             pump={"pid": pump.pid, **pump.counters} if pump is not None else None,
+            nat=self._nat(),
         )
+
+    def _nat(self) -> dict[str, str | None]:
+        memory = self._remembered()
+        problem = memory.nat_problem or None
+        if memory.nat == RECIRCULATION and not loopdevice.present(loop_plan(self._device)):
+            problem = "the veth pair of its loop is gone or down: new flows have one try each"
+        return {"design": memory.nat or None, "problem": problem}
 
     def close(self) -> None:
         """Free what this process holds; the softwire stays."""
