@@ -157,15 +157,22 @@ class PortChoice:
         if not self._recirculates:
             return []
         return [
-            "  # all tries failed: host-unreachable would not be heard by a connected UDP socket",
+            "  # all tries failed",
             "  chain exhausted {",
             "    meta l4proto { tcp, udp } update @full { meta l4proto . ip daddr . th dport }",
             "    counter name exhausted",
             f'    limit rate 1/minute burst 3 packets log prefix "{prefix}: port set exhausted: "',
-            "    reject with icmp admin-prohibited",
+            "    goto refuse",
             "  }",
             "  chain refused {",
             "    counter name refused",
+            "    goto refuse",
+            "  }",
+            "  # host-unreachable would not be heard by a connected UDP socket. The kernel sends a host one ICMP error per",
+            "  # second (icmp_ratelimit, RFC 1812 4.3.2.8): TCP above that rate is reset, so that no connect() hangs.",
+            "  chain refuse {",
+            "    limit rate 1/second burst 4 packets reject with icmp admin-prohibited",
+            "    meta l4proto tcp reject with tcp reset",
             "    reject with icmp admin-prohibited",
             "  }",
         ]

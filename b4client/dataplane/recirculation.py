@@ -31,8 +31,13 @@ from ipaddress import IPv4Address, IPv4Network
 
 from b4client.model.portset import PortRange, PortSet
 
+RECLAIMED_PORTS = 32
+"""Only in its last 32 steps does the kernel's search take a port over from a connection in TIME_WAIT or CLOSE, so only
+a range up to this size is searched for those entirely (NF_NAT_HARDER_THRESH in nf_nat_core.c)."""
 EXHAUSTIVE_PORTS = 128
 """The kernel looks at every port of a range up to this size, at a sample of a larger one (nf_nat_core.c)."""
+FEW_TRIES = 64
+"""Ranges are not cut smaller than EXHAUSTIVE_PORTS when that makes more parts than this."""
 MAX_TRIES = 256
 """Tries of one flow. Sets of more ranges than this are searched from a hashed start, this far."""
 COPIES = IPv4Network("239.72.0.0/15")
@@ -131,13 +136,14 @@ def _cut_out(ranges: Iterable[PortRange], taken: list[int]) -> Iterator[PortRang
 
 def chunks(ranges: tuple[PortRange, ...]) -> tuple[PortRange, ...]:
     """``ranges`` cut so that the kernel searches each of them exhaustively, in at most MAX_TRIES parts if possible."""
-    size = EXHAUSTIVE_PORTS
+    size = RECLAIMED_PORTS
     while True:
         cut = tuple(
             PortRange(first, min(first + size - 1, whole.last))
             for whole in ranges
             for first in range(whole.first, whole.last + 1, size)
         )
-        if len(cut) <= MAX_TRIES or len(cut) == len(ranges):
+        limit = FEW_TRIES if size < EXHAUSTIVE_PORTS else MAX_TRIES
+        if len(cut) <= limit or len(cut) == len(ranges):
             return cut
         size *= 2
