@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 from typing import Any
@@ -129,20 +131,40 @@ class Dataplane:
                     recirculation=recirculation,
                 )
 
-            with undoing() as undo:
-                target = planned(found.recirculation is None)
-                problem = found.recirculation if config.ports is not None else None
-                changed = False
+            memory = self._remembered()
+            target = planned(found.recirculation is None)
+            problem = found.recirculation if config.ports is not None else None
+            # The pool ends, and with it what it does, before a failure is undone.
+            with undoing() as undo, ThreadPoolExecutor(max_workers=1) as aside:
+                undo.add("memory", partial(self._restore, replace(memory)))
+                self._refuse_foreign_device(memory)
+                changed = self._wan_address(target, wan.index, memory, undo)
+                # A process takes a while to start; the device does nothing before it has an address and a route.
+                link = aside.submit(self._make_link, target, wan.index, memory, undo)
                 if target.loop is not None:
-                    changed, problem = self._loop(target.loop, undo)
+                    made, problem = self._loop(target.loop, undo)
+                    changed |= made
                     if problem is not None:
                         target = planned(False)
-                changed |= self._apply(target, wan.index, config, problem, undo)
-                if target.loop is None:
-                    loopdevice.remove(loop_plan(self._device))
+                changed |= self._apply(target, link.result, memory, undo)
+                changed |= self._settle(target, config, problem, memory)
                 if changed:
                     self._verify(target)
         return Applied(changed, target.link.kind, target.link.mtu, target.nat)
+
+    def _restore(self, memory: Memory) -> None:
+        self._memory = memory
+        self._file.save(memory)
+
+    def _wan_address(self, target: Plan, wan_index: int, memory: Memory, undo: Undo) -> bool:
+        address = target.wan_address
+        if address is None or rtnl.has_address6(wan_index, address):
+            return False
+        memory.wan, memory.wan_addresses = target.wan, [*memory.wan_addresses, str(address)]
+        self._file.save(memory)
+        undo.add("softwire address", partial(rtnl.delete_address6, target.wan, address))
+        rtnl.add_address6(target.wan, address)
+        return True
 
     def _loop(self, loop: LoopPlan, undo: Undo) -> tuple[bool, str | None]:
         """Make the veth pair: (whether something changed, None or why it cannot be and recirculation must do without).
@@ -157,45 +179,33 @@ class Dataplane:
         undo.take(own)
         return changed, None
 
-    def _apply(self, target: Plan, wan_index: int, config: SoftwireConfig, nat_problem: str | None, undo: Undo) -> bool:
-        binding = f"{config.ipv4} {config.ports}"
-        memory = self._remembered()
-        before = Memory(**{f: getattr(memory, f) for f in Memory.__dataclass_fields__})
-        changed = False
-
-        def remember(**values: Any) -> None:
-            for name, value in values.items():
-                setattr(memory, name, value)
-            self._file.save(memory)
-
-        def restore_memory() -> None:
-            self._memory = before
-            self._file.save(before)
-
-        undo.add("memory", restore_memory)
-        self._refuse_foreign_device(target, memory)
-
-        if target.wan_address is not None and not rtnl.has_address6(wan_index, target.wan_address):
-            address6 = target.wan_address
-            remember(wan=target.wan, wan_addresses=[*memory.wan_addresses, str(address6)])
-            undo.add("softwire address", lambda: rtnl.delete_address6(target.wan, address6))
-            rtnl.add_address6(target.wan, address6)
-            changed = True
-
+    def _apply(self, target: Plan, link_made: Callable[[], bool], memory: Memory, undo: Undo) -> bool:
+        """Rules first, then the device, its address and the route: nothing can leave untranslated in between."""
         shared = [(k, v) for k, v in target.sysctls if f"/{self._device}/" not in k]
-        changed |= self._set_sysctls(shared, memory, undo)
+        changed = self._set_sysctls(shared, memory, undo)
         changed |= self._load_rules(target, memory, undo)
-        changed |= self._make_link(target, wan_index, memory, undo)
+        changed |= link_made()
+        tunnel = rtnl.observe_tunnel(self._device)
+        if tunnel is None:
+            raise DataplaneError(f"set up {self._device}", "the interface vanished while it was set up", transient=True)
+        if tunnel.mtu != target.link.mtu:
+            rtnl.set_link(self._device, mtu=target.link.mtu)
+            undo.add("MTU", partial(rtnl.set_link, self._device, mtu=tunnel.mtu))
+            changed = True
         own = [(k, v) for k, v in target.sysctls if f"/{self._device}/" in k and sysctl.read(k) is not None]
         changed |= self._set_sysctls(own, None, undo)
-        changed |= self._address(target, undo)
-        tunnel = rtnl.observe_tunnel(self._device)
-        if tunnel is not None and not tunnel.up:
+        changed |= self._address(target, tunnel.index, undo)
+        if not tunnel.up:
             rtnl.set_link(self._device, up=True)
-            undo.add("link up", lambda: rtnl.set_link(self._device, up=False))
+            undo.add("link up", partial(rtnl.set_link, self._device, up=False))
             changed = True
-        changed |= self._route(target, memory, undo)
+        changed |= self._route(target, tunnel.index, memory, undo)
+        return changed
 
+    def _settle(self, target: Plan, config: SoftwireConfig, nat_problem: str | None, memory: Memory) -> bool:
+        """What only goes once the new state stands: old NAT entries, old addresses, a loop that is no longer used."""
+        binding = f"{config.ipv4} {config.ports}"
+        changed = False
         if memory.binding and memory.binding != binding:
             self._flush(memory, config)
             changed = True
@@ -203,6 +213,10 @@ class Dataplane:
             if target.wan_address is None or IPv6Address(address) != target.wan_address:
                 rtnl.delete_address6(memory.wan, IPv6Address(address))
                 changed = True
+        if target.loop is None:
+            loopdevice.remove(loop_plan(self._device))
+        if nat_problem is not None and nat_problem != memory.nat_problem:
+            log.warning("NAT without recirculation, so that some connections are delayed: %s", nat_problem)
         kept = [str(target.wan_address)] if str(target.wan_address) in memory.wan_addresses else []
         final = {
             "device": self._device,
@@ -215,10 +229,10 @@ class Dataplane:
             "nat": target.nat,
             "nat_problem": nat_problem or "",
         }
-        if nat_problem is not None and nat_problem != memory.nat_problem:
-            log.warning("NAT without recirculation, so that some connections are delayed: %s", nat_problem)
         if any(getattr(memory, name) != value for name, value in final.items()):
-            remember(**final)
+            for name, value in final.items():
+                setattr(memory, name, value)
+            self._file.save(memory)
         return changed
 
     def _flush(self, memory: Memory, config: SoftwireConfig) -> None:
@@ -232,7 +246,7 @@ class Dataplane:
         flushed = conntrack.flush(old, keep=config.ports if old == config.ipv4 else None)
         log.info("flushed %d NAT entries of %s", flushed, memory.binding)
 
-    def _refuse_foreign_device(self, target: Plan, memory: Memory) -> None:
+    def _refuse_foreign_device(self, memory: Memory) -> None:
         present = rtnl.observe_tunnel(self._device)
         if present is None or memory.device == self._device:
             return
@@ -262,20 +276,24 @@ class Dataplane:
             changed = True
         return changed
 
-    def _listing(self, target_tables: tuple[tuple[str, str], ...]) -> list[Any] | None:
+    def _listing(self, tables: tuple[tuple[str, str], ...]) -> list[Any] | None:
         """What the kernel lists of our tables without what changes by itself; None when one of them is missing."""
-        found = [nft.essence(self._rules().list_table(family, name)) for family, name in target_tables]
+        found = [nft.essence(self._rules().list_table(family, name)) for family, name in tables]
         return None if None in found else found
 
+    def _tables_exist(self, tables: tuple[tuple[str, str], ...]) -> bool:
+        return set(tables) <= self._rules().tables()
+
     def _load_rules(self, target: Plan, memory: Memory, undo: Undo) -> bool:
-        listing = self._listing(target.tables)
-        if listing is not None and memory.ruleset == target.ruleset and memory.listing == digest(listing):
+        old = memory.ruleset
+        # A listing of rules is the dearest of questions: only where its answer can be that all is well.
+        if old == target.ruleset and memory.listing == digest(self._listing(target.tables)):
             return False
         rules = self._rules()
+        existed = self._tables_exist(target.tables)
         rules.run("load the NAT rules", target.ruleset)
-        old = memory.ruleset
-        if listing is not None and old:
-            undo.add("NAT rules", lambda: rules.run("bring back the NAT rules", old))
+        if existed and old:
+            undo.add("NAT rules", partial(rules.run, "bring back the NAT rules", old))
         else:
             undo.add("NAT rules", self._delete_tables)
         memory.ruleset = target.ruleset
@@ -324,20 +342,11 @@ class Dataplane:
                     link.name, link.local, link.remote, link.mtu, run_dir=self._run_dir, standby=self._standby
                 )
                 changed = True
-        present = rtnl.observe_tunnel(link.name)
-        if present is not None and present.mtu != link.mtu:
-            old_mtu = present.mtu
-            rtnl.set_link(link.name, mtu=link.mtu)
-            undo.add("MTU", lambda: rtnl.set_link(link.name, mtu=old_mtu))
-            changed = True
         return changed
 
-    def _address(self, target: Plan, undo: Undo) -> bool:
-        tunnel = rtnl.observe_tunnel(self._device)
-        if tunnel is None:
-            raise DataplaneError(f"set up {self._device}", "the interface vanished while it was set up", transient=True)
+    def _address(self, target: Plan, index: int, undo: Undo) -> bool:
         changed = False
-        present = rtnl.addresses4(tunnel.index)
+        present = rtnl.addresses4(index)
         if (target.address, 32) not in present:
             rtnl.add_address4(self._device, target.address)
             undo.add("address", lambda: rtnl.delete_address4(self._device, target.address, 32))
@@ -349,9 +358,8 @@ class Dataplane:
                 changed = True
         return changed
 
-    def _route(self, target: Plan, memory: Memory, undo: Undo) -> bool:
-        tunnel = rtnl.observe_tunnel(self._device)
-        present = rtnl.routes4(tunnel.index) if tunnel is not None else ()
+    def _route(self, target: Plan, index: int, memory: Memory, undo: Undo) -> bool:
+        present = rtnl.routes4(index)
         changed = False
         wanted = [(r.destination, r.metric) for r in target.routes]
         for destination, metric in wanted:
@@ -382,7 +390,7 @@ class Dataplane:
                 missing.append(f"the address {target.address}")
             routes = rtnl.routes4(tunnel.index)
             missing += [f"the route {r.destination}" for r in target.routes if (r.destination, r.metric) not in routes]
-        if self._listing(target.tables) is None:
+        if not self._tables_exist(target.tables):
             missing.append("the NAT rules")
         if missing:
             raise DataplaneError(

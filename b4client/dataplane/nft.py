@@ -47,6 +47,14 @@ class Nft:
         objects = json.loads(output)["nftables"]
         return [o for o in objects if "metainfo" not in o]
 
+    def tables(self) -> set[tuple[str, str]]:
+        """(family, name) of all tables."""
+        status, output, error = self._context.cmd("list tables")
+        if status:
+            raise _refused("list nft tables", error)
+        words = (line.split() for line in output.splitlines())
+        return {(w[1], w[2]) for w in words if len(w) >= 3 and w[0] == "table"}
+
     def delete_table(self, family: str, name: str) -> None:
         """Remove the table if it is there."""
         # "table" before "delete table" makes the deletion valid whether it exists or not.

@@ -86,7 +86,8 @@ class NatBed:
             (
                 "link set lo up",
                 f"link add lan0 type veth peer name eth0 netns {self.lan.name}",
-                f"link add {DEVICE} address {mac} mtu 1460 type veth peer name eth0 address {mac} netns {self.far.name}",
+                f"link add {DEVICE} address {mac} mtu 1460 type veth "
+                f"peer name eth0 address {mac} netns {self.far.name}",
                 "addr add 192.168.1.1/24 dev lan0",
                 "link set lan0 up",
                 f"link set {DEVICE} arp off up",
@@ -160,7 +161,7 @@ class NatBed:
         )
 
     def flush(self) -> None:
-        """Forget all flows: the entries go with the NAT hooks' own flush, here through a short-lived conntrack socket."""
+        """Forget all flows of the customer edge."""
         from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 
         with self.cpe.entered():
