@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -135,7 +135,7 @@ class Dataplane:
             target = planned(found.recirculation is None)
             problem = found.recirculation if config.ports is not None else None
             # The pool ends, and with it what it does, before a failure is undone.
-            with undoing() as undo, ThreadPoolExecutor(max_workers=1) as aside:
+            with undoing() as undo, ThreadPoolExecutor(max_workers=2) as aside:
                 undo.add("memory", partial(self._restore, replace(memory)))
                 self._refuse_foreign_device(memory)
                 changed = self._wan_address(target, wan.index, memory, undo)
@@ -146,7 +146,14 @@ class Dataplane:
                     changed |= made
                     if problem is not None:
                         target = planned(False)
-                changed |= self._apply(target, link.result, memory, undo)
+                shared = [(k, v) for k, v in target.sysctls if f"/{self._device}/" not in k]
+                changed |= self._set_sysctls(shared, memory, undo)
+                listing = self._load_rules(target, memory, aside, undo)
+                changed |= link.result() | (listing is not None)
+                changed |= self._set_up(target, memory, undo)
+                if listing is not None:
+                    memory.listing = listing.result()
+                    self._file.save(memory)
                 changed |= self._settle(target, config, problem, memory)
                 if changed:
                     self._verify(target)
@@ -179,12 +186,9 @@ class Dataplane:
         undo.take(own)
         return changed, None
 
-    def _apply(self, target: Plan, link_made: Callable[[], bool], memory: Memory, undo: Undo) -> bool:
-        """Rules first, then the device, its address and the route: nothing can leave untranslated in between."""
-        shared = [(k, v) for k, v in target.sysctls if f"/{self._device}/" not in k]
-        changed = self._set_sysctls(shared, memory, undo)
-        changed |= self._load_rules(target, memory, undo)
-        changed |= link_made()
+    def _set_up(self, target: Plan, memory: Memory, undo: Undo) -> bool:
+        """The device's MTU, address and routes, when the rules are there: nothing can leave untranslated in between."""
+        changed = False
         tunnel = rtnl.observe_tunnel(self._device)
         if tunnel is None:
             raise DataplaneError(f"set up {self._device}", "the interface vanished while it was set up", transient=True)
@@ -276,19 +280,19 @@ class Dataplane:
             changed = True
         return changed
 
-    def _listing(self, tables: tuple[tuple[str, str], ...]) -> list[Any] | None:
-        """What the kernel lists of our tables without what changes by itself; None when one of them is missing."""
-        found = [nft.essence(self._rules().list_table(family, name)) for family, name in tables]
-        return None if None in found else found
+    def _listing(self, tables: tuple[tuple[str, str], ...], rules: nft.Nft | None = None) -> str:
+        """A digest of what the kernel lists of our tables, less what changes by itself; "" when one is missing."""
+        found = [(rules or self._rules()).list_rules(family, name) for family, name in tables]
+        return "" if None in found else digest([nft.essence(text or "") for text in found])
 
     def _tables_exist(self, tables: tuple[tuple[str, str], ...]) -> bool:
         return set(tables) <= self._rules().tables()
 
-    def _load_rules(self, target: Plan, memory: Memory, undo: Undo) -> bool:
+    def _load_rules(self, target: Plan, memory: Memory, aside: Executor, undo: Undo) -> Future[str] | None:
+        """Load the ruleset unless it is there unchanged (None); the listing it is known again by is taken aside."""
         old = memory.ruleset
-        # A listing of rules is the dearest of questions: only where its answer can be that all is well.
-        if old == target.ruleset and memory.listing == digest(self._listing(target.tables)):
-            return False
+        if old == target.ruleset and memory.listing == self._listing(target.tables):
+            return None
         rules = self._rules()
         existed = self._tables_exist(target.tables)
         rules.run("load the NAT rules", target.ruleset)
@@ -296,10 +300,9 @@ class Dataplane:
             undo.add("NAT rules", partial(rules.run, "bring back the NAT rules", old))
         else:
             undo.add("NAT rules", self._delete_tables)
-        memory.ruleset = target.ruleset
-        memory.listing = digest(self._listing(target.tables))
+        memory.ruleset, memory.listing = target.ruleset, ""
         self._file.save(memory)
-        return True
+        return aside.submit(lambda: self._listing(target.tables, nft.Nft()))
 
     def _delete_tables(self) -> None:
         name = table_name(self._device)
