@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 
-from b4client.dataplane import loopdevice
+from b4client.dataplane import loopdevice, sysctl
 from b4client.dataplane.nft import Nft, counters
 from b4client.dataplane.plan import Plan, plan
 from b4client.dataplane.undo import Undo
@@ -134,6 +134,8 @@ class NatBed:
         with self.cpe.entered():
             if target.loop is not None:
                 loopdevice.ensure(target.loop, Undo())
+            for path, value in target.sysctls:
+                sysctl.write(path, value)
             Nft().run("load", target.ruleset)
         self.flush()
         judged = "" if ports is None else ", ".join(str(r) for r in ports.ranges())
