@@ -33,6 +33,8 @@ ADDRESS = IPv4Address("192.0.2.1")
 LAN_HOSTS = ("192.168.1.10", "192.168.1.11")
 FAR = tuple(f"198.51.100.{10 + i}" for i in range(10))
 PORT = 7000
+PATIENCE_S = 0.9
+"""Less than a SYN's first retransmission."""
 RESET = struct.pack("=ii", 1, 0)
 """SO_LINGER: close with RST, so that no connection of one test is left at either end for the next one's ports."""
 DEVICE = "b4"
@@ -129,14 +131,19 @@ class NatBed:
 
     def load(self, target: Plan, ports: PortSet | None) -> None:
         """Load the plan's rules (and make its loop) with fresh conntrack tables and counters."""
-        self.drop_sockets()
-        self.ports = ports
         with self.cpe.entered():
             if target.loop is not None:
                 loopdevice.ensure(target.loop, Undo())
             for path, value in target.sysctls:
                 sysctl.write(path, value)
-            Nft().run("load", target.ruleset)
+        self.load_text(target.ruleset, ports)
+
+    def load_text(self, text: str, ports: PortSet | None) -> None:
+        """Load any rules; ``ports`` says what ``far`` shall call right."""
+        self.drop_sockets()
+        self.ports = ports
+        with self.cpe.entered():
+            Nft().run("load", text)
         self.flush()
         judged = "" if ports is None else ", ".join(str(r) for r in ports.ranges())
         port, identifier = (f"{name} != {{ {judged} }} counter name wrong" for name in ("th sport", "icmp id"))
@@ -243,7 +250,9 @@ class NatBed:
             opened.append(s)
         return opened
 
-    def connect(self, count: int, to: str = FAR[0], *, where: Namespace | None = None) -> list[Outcome]:
+    def connect(
+        self, count: int, to: str = FAR[0], *, where: Namespace | None = None, patience_s: float = PATIENCE_S
+    ) -> list[Outcome]:
         """Open ``count`` TCP connections to ``to`` as fast as we can, then wait for all."""
         attempts = []
         for _ in range(count):
@@ -251,7 +260,7 @@ class NatBed:
             begun = time.monotonic()
             s.connect_ex((to, PORT))
             attempts.append((s, begun))
-        return _outcomes(attempts)
+        return _outcomes(attempts, patience_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,8 +285,8 @@ def _outcome(s: socket.socket, seconds: float) -> Outcome:
     return Outcome(s, error, seconds, struct.unpack_from("=I", info, 100)[0])
 
 
-def _outcomes(attempts: list[tuple[socket.socket, float]], patience_s: float = 0.9) -> list[Outcome]:
-    """Wait less than a SYN's first retransmission for every connection."""
+def _outcomes(attempts: list[tuple[socket.socket, float]], patience_s: float) -> list[Outcome]:
+    """Wait for every connection, this long."""
     waiting = {s.fileno(): (s, begun) for s, begun in attempts}
     poll = select.poll()
     for number in waiting:
