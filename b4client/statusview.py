@@ -11,6 +11,11 @@ from b4client.portmap import render_port_map
 
 LABEL = 14
 GOOD, BAD, DIM = "32", "1;31", "2"
+_DESIGNS = {
+    "recirculation": "every port of the set (recirculation)",
+    "one try per packet": "one try per packet",
+    "not shared": "address not shared",
+}
 _NAMES = {"dns": "DNS", "ntp": "NTP", "domain": "domain", "mtu": "MTU", "domain_search": "search"}
 UNREMARKABLE = ("received-", "sent-query", "sent-information", "sent-dhcp6")
 ASKING = ("idle", "delaying", "asking", "soliciting", "requesting", "waiting")
@@ -141,6 +146,11 @@ def _device(d: Mapping[str, Any]) -> list[str]:
             f"sent {traffic['tx_packets']} packets ({traffic['tx_bytes']} octets), "
             f"received {traffic['rx_packets']} ({traffic['rx_bytes']})"
         )
+    nat = d.get("nat") or {}
+    if nat.get("problem"):
+        lines.append(f"NAT: {nat['design']}, since {nat['problem']}")
+    elif nat.get("design"):
+        lines.append(f"NAT: {_DESIGNS.get(str(nat['design']), str(nat['design']))}")
     if d.get("routes"):
         lines.append(f"routes {', '.join(d['routes'])}")
     return lines

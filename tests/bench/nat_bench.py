@@ -127,8 +127,12 @@ def measure_churn(bed: NatBed, ports: PortSet, percent: int = 90, count: int = 1
     """Connections that replace closed ones while ``percent`` of the set is in use towards one destination."""
     with serving(bed):
         target = ports.port_count * percent // 100
-        up = [o for o in bed.connect(target) if o.immediate]
-        fresh = []
+        up, fresh = [], []
+        for outcome in bed.connect(target):
+            if outcome.immediate:
+                up.append(outcome)
+            else:
+                outcome.socket.close()
         for i in range(count):
             if len(up) >= target and up:
                 bed.end(up.pop(i * 7919 % len(up)).socket)
@@ -194,10 +198,10 @@ def run(rounds: int) -> dict[tuple[str, str], Result]:
         bed.far.run("ip", "route", "add", "192.168.1.0/24", "dev", "eth0")  # for plain forwarding
         for number in range(rounds):
             for title, ports in SETS.items():
-                for design in DESIGNS:
+                for design, rules in DESIGNS.items():
                     result = results.setdefault((title, design), Result())
                     load(bed, design, ports)
-                    result.load.append(measure_load(bed, DESIGNS[design](ports)))
+                    result.load.append(measure_load(bed, rules(ports)))
                     # Nobody answers: what is measured is the way there.
                     bed.far.run("nft", "add chain ip judge after { type filter hook prerouting priority 0; }")
                     bed.far.run("nft", "add rule ip judge after udp dport != 53 drop")
@@ -270,11 +274,10 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path, help="write the tables here as well")
     options = parser.parse_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(20_000, hard), hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (20_000, max(20_000, hard)))
     results = run(options.rounds)
-    processor = next(
-        (line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?"
-    )
+    information = Path("/proc/cpuinfo").read_text().splitlines()
+    processor = next((line.split(":", 1)[1].strip() for line in information if line.startswith("model name")), "?")
     wrong = sum(r.wrong for (_, design), r in results.items() if design.startswith("b4client"))
     lines = [
         f"Linux {platform.release()}, {processor}, Python {platform.python_version()}, {options.rounds} rounds.",

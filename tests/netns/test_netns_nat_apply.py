@@ -39,8 +39,9 @@ def cpe(prefix: str) -> Iterator[Namespace]:
         (
             "link set lo up",
             "link add wan type veth peer name isp",
-            "link set isp up",
-            "link set wan up",
+            # No addresses that come by themselves while a test looks.
+            "link set isp addrgenmode none up",
+            "link set wan addrgenmode none up",
             "addr add 2001:db8::1/64 dev wan nodad",
         ),
     )

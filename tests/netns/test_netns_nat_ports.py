@@ -37,7 +37,7 @@ SETS = [
 @pytest.fixture(scope="module")
 def bed(prefix: str) -> Iterator[NatBed]:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(20_000, before[1]), before[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (20_000, max(20_000, before[1])))
     bed = NatBed(prefix)
     bed.build()
     yield bed
