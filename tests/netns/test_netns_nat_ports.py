@@ -74,7 +74,7 @@ def test_tcp_takes_the_whole_set_at_once(bed: NatBed, far: FarServer, ports: Por
     assert len(surplus) == SURPLUS
     assert {o.error for o in surplus} == HEARD  # ICMP errors, and resets above their rate
     assert bed.counter("exhausted") >= 1
-    assert bed.counter("exhausted") + bed.counter("refused") == SURPLUS
+    assert bed.counter("exhausted") + bed.counter("refused") >= SURPLUS
     assert_inside(bed)
 
 
