@@ -38,6 +38,11 @@ def quoted(interface: str) -> str:
     return f'"{interface}"'
 
 
+def _number(mac: str) -> str:
+    """A MAC address as nft takes it for a piece of raw payload."""
+    return "0x" + mac.replace(":", "")
+
+
 @dataclass(frozen=True, slots=True)
 class PortChoice:
     """Source NAT of one softwire. ``device`` is quoted; ``ranges`` None means an address that is not shared.
@@ -249,13 +254,14 @@ class PortChoice:
             return []
         numbers = range(self._tries)
         following = ", ".join(
-            f"{copy_mac(i, df=df)} : {copy_address(i + 1, df=df)}" for i in numbers for df in (True, False)
+            f"{_number(copy_mac(i, df=df))} : {copy_address(i + 1, df=df)}" for i in numbers for df in (True, False)
         )
-        verdicts = ", ".join(f"{copy_mac(i, df=df)} : goto try_{i}" for i in numbers for df in (True, False))
+        verdicts = ", ".join(f"{_number(copy_mac(i, df=df))} : goto try_{i}" for i in numbers for df in (True, False))
         lines = [
             "  chain choose_again {",
-            f"    dup to ether daddr map {{ {following} }} device {self._sender}",
-            f"    ether daddr vmap {{ {verdicts} }}",
+            "    # @ll,0,48 is ether daddr: written so, nft would ask for the type of the softwire, which is no Ethernet",
+            f"    dup to @ll,0,48 map {{ {following} }} device {self._sender}",
+            f"    @ll,0,48 vmap {{ {verdicts} }}",
             "    counter name out_drop drop",
             "  }",
         ]
