@@ -259,7 +259,7 @@ class PortChoice:
         verdicts = ", ".join(f"{_number(copy_mac(i, df=df))} : goto try_{i}" for i in numbers for df in (True, False))
         lines = [
             "  chain choose_again {",
-            "    # @ll,0,48 is ether daddr: written so, nft would ask for the type of the softwire, which is no Ethernet",
+            "    # @ll,0,48 is ether daddr: written so it would need an Ethernet softwire",
             f"    dup to @ll,0,48 map {{ {following} }} device {self._sender}",
             f"    @ll,0,48 vmap {{ {verdicts} }}",
             "    counter name out_drop drop",
