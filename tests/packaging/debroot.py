@@ -36,7 +36,7 @@ exit 0
 
 DAEMON_START = """#!/bin/sh
 export PYTHONDONTWRITEBYTECODE=1
-setsid b4client run --wan wan --on-stop keep --encapsulation userspace --no-start-delay \
+setsid {command} --encapsulation userspace --no-start-delay \
     >>/daemon.log 2>&1 </dev/null &
 echo $! >/daemon.pid
 """

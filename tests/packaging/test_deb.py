@@ -61,6 +61,9 @@ def test_files_lie_where_the_system_looks_for_them(contents: set[str]) -> None:
         "/usr/lib/NetworkManager/conf.d/10-b4client.conf",
         "/usr/share/doc/b4client/examples/b4client.toml.example",
         "/usr/share/doc/b4client/copyright",
+        "/usr/share/man/man1/b4client.1.gz",
+        "/usr/share/man/man5/b4client.toml.5.gz",
+        "/usr/share/man/man8/b4client@.service.8.gz",
     } <= contents
     # Nothing to be configured is shipped as configured: an upgrade never asks about a changed file.
     assert not any(name.startswith(("/etc/", "/var/", "/run/")) for name in contents)
@@ -123,7 +126,12 @@ def test_whole_life_in_a_fresh_debian(root: debroot.Root, deb: Path, tmp_path: P
 
     # The daemon, as the unit runs it, against Kea and with traffic.
     root.write("/usr/local/bin/systemctl", debroot.SYSTEMCTL)
-    root.write("/daemon.start", debroot.DAEMON_START)
+    unit = root.read("/usr/lib/systemd/system/b4client@.service")
+    start = re.search(r"(?m)^ExecStart=(.*)$", unit)
+    assert start
+    assert "KillMode=process" in unit  # the process of the userspace softwire outlives the daemon
+    command = start[1].replace("%I", "wan").replace("%i", "wan")
+    root.write("/daemon.start", debroot.DAEMON_START.format(command=command))
     (root.path / "run/systemd/system").mkdir(parents=True)
     root.run("/daemon.start")
     wait_until(lambda: '"up": true' in root.call("b4client", "status", "--json").stdout, 30, root.read("/daemon.log"))
