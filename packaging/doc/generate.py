@@ -5,8 +5,8 @@
     packaging/doc/generate.py --check    exit status 1 and names when a committed file is not what would be written
 
 What a key takes comes from its reader in ``b4client/config.py``, its default from the settings, its description from
-the comment in ``packaging/b4client.toml.example`` (and DETAILS here, where a line is not enough); commands and options come
-from ``b4client/cli.py``. A key without a description is an error.
+the comment in ``packaging/b4client.toml.example`` (and DETAILS here, where a line is not enough); commands and options
+come from ``b4client/cli.py``. A key without a description is an error.
 """
 
 from __future__ import annotations
