@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes what the code knows best: the configuration reference and the manual pages of program and settings.
 
-    packaging/doc/generate.py            writes packaging/doc/configuration.md and packaging/man/b4client{.1,.toml.5}
+    packaging/doc/generate.py            writes packaging/doc/{configuration,counters}.md and packaging/man/b4client.*
     packaging/doc/generate.py --check    exit status 1 and names when a committed file is not what would be written
 
 What a key takes comes from its reader in ``b4client/config.py``, its default from the settings, its description from
@@ -23,7 +23,9 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
 from b4client import cli, config  # noqa: E402 - of this checkout, whatever is installed
+from b4client.dataplane.plan import COUNTERS as DATAPLANE_COUNTERS  # noqa: E402
 from b4client.model.softwire import Encapsulation  # noqa: E402
+from b4client.protocol.counters import COUNTERS  # noqa: E402
 
 EXAMPLE = HERE.parent / "b4client.toml.example"
 DATE = "November 25, 2026"
@@ -60,6 +62,16 @@ DETAILS = {
     "forward.port": "Port of the shared address; one of the set, else nothing comes in.",
     "forward.to": "IPv4 address of the host in the LAN.",
     "forward.to_port": "Port of that host; the same as port when it is not given.",
+}
+
+
+FATES = {
+    "in_drop": "came out of the softwire for another subscriber's address or port, or for no flow of ours",
+    "out_drop": "could not be translated: their protocol has no ports",
+    "guard_drop": "would have left with a source that is not ours: the NAT's safety net",
+    "link_local_drop": "had a 169.254.0.0/16 address",
+    "not_lan_drop": "came from a network that may not use the softwire (softwire.lan)",
+    "not_forwarded": "came in on a port of ours that no forward leads anywhere",
 }
 
 
@@ -194,6 +206,33 @@ def configuration() -> str:
             accepted = key.takes.replace("|", "\\|")
             default = "" if key.default is None else f"`{key.default}`"
             lines.append(f"| `{key.name}` | {accepted} | {default} | {key.text} |")
+    return "\n".join(lines) + "\n"
+
+
+def counters() -> str:
+    """What is counted, and what each count means."""
+    lines = [
+        "# Counters",
+        "",
+        "<!-- Written by packaging/doc/generate.py from the code; changes here are lost. -->",
+        "",
+        "`b4client status --json` shows those that are not zero. Whatever from the network is refused has a name here.",
+        "",
+        "## DHCP (`counters`)",
+        "",
+        "| counter | counts |",
+        "|---|---|",
+        *(f"| `{name}` | {text} |" for name, text in COUNTERS.items()),
+        "",
+        "## Packets (`dataplane.counters`, packets and octets each)",
+        "",
+        "| counter | counts packets that |",
+        "|---|---|",
+    ]
+    for name in DATAPLANE_COUNTERS:
+        if name not in FATES:
+            raise SystemExit(f"dataplane counter {name}: describe it in FATES of {Path(__file__).name}")
+        lines.append(f"| `{name}` | {FATES[name]} |")
     return "\n".join(lines) + "\n"
 
 
@@ -403,6 +442,7 @@ def documents() -> dict[Path, str]:
     """Every file that is written, with its contents."""
     return {
         HERE / "configuration.md": configuration(),
+        HERE / "counters.md": counters(),
         HERE.parent / "man/b4client.1": man_program(),
         HERE.parent / "man/b4client.toml.5": man_settings(),
     }

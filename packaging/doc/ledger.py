@@ -4,8 +4,8 @@
     packaging/doc/ledger.py              writes it
     packaging/doc/ledger.py --check      exit status 1 when the committed one is not what would be written
 
-A citation is the tag as a word, such as [S-6], in a test or in the code. It says where to look; that a test is a good one
-is for its reader to judge.
+A citation is the tag as a word, such as [S-6], in a test or in the code. It says where to look; that a test is a good
+one is for its reader to judge.
 """
 
 from __future__ import annotations
@@ -83,10 +83,10 @@ def ledger() -> str:
         "",
         "<!-- Written by packaging/doc/ledger.py from requirements.txt and the citations; changes here are lost. -->",
         "",
-        "Where each requirement is looked after. *Code* and *tests* are files (below `b4client/` and `tests/`) that cite",
-        "the requirement by its tag; `grep -rn S-6 b4client tests` finds the lines. **open** in the last column: no test",
-        "cites it, and nothing says why none needs to. MUST, SHOULD and MAY are the RFC's words; *plain* is text without",
-        "one; *own* is a decision of this project where the RFCs are silent or disagree.",
+        "Where each requirement is looked after. *Code* and *tests* are files (below `b4client/` and `tests/`) that",
+        "cite the requirement by its tag; `grep -rn S-6 b4client tests` finds the lines. **open** in the last column:",
+        "no test cites it, and nothing says why none needs to. MUST, SHOULD and MAY are the RFC's words; *plain* is",
+        "text without one; *own* is a decision of this project where the RFCs are silent or disagree.",
         "",
         *summary(listed, tests),
     ]

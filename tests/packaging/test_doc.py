@@ -37,7 +37,7 @@ def configuration_keys() -> set[str]:
     return names | {"interface", "protocol", "port", "to", "to_port"}
 
 
-@pytest.mark.parametrize("script", ["generate.py"])
+@pytest.mark.parametrize("script", ["generate.py", "ledger.py"])
 def test_generated_files_are_current(script: str) -> None:
     done = run(sys.executable, f"packaging/doc/{script}", "--check")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -89,10 +89,11 @@ def test_written_documents_name_only_what_exists(file: Path) -> None:
     assert commands is not None
     verbs = next(iter(commands._group_actions)).choices
     assert isinstance(verbs, dict)
-    # In code: at the beginning of a line or of a span.
-    for verb in re.findall(r"(?m)(?:^ *(?:\$ |# )?|`)b4client ([a-z][a-z-]*)\b(?=[^`\n]*(?:`| --|$))", text):
-        if verb not in ("on", "is"):
-            assert verb in verbs, verb
+    # Code: fenced blocks, spans, and literal lines of mdoc.
+    code = re.findall(r"(?ms)^```\w*\n(.*?)^```", text)
+    code += re.findall(r"`([^`\n]+)`", re.sub(r"(?ms)^```.*?^```", "", text)) + re.findall(r"(?m)^\.Dl (.*)", text)
+    for verb in re.findall(r"(?m)^ *(?:netifd-run )?b4client ([a-z][a-z-]*)", "\n".join(code)):
+        assert verb in verbs, verb
     known = set(options(cli.build_parser()))
     for line in re.findall(r"(?m)b4client (?:run|status|monitor|stop|renew|calc|decode)\b[^`\n]*", text):
         for option in re.findall(r"(?<!\S)--[a-z][a-z-]*", line):
