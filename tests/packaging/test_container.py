@@ -1,7 +1,7 @@
 """The container recipe: well-formed, and what it gives a container is enough.
 
-No container engine is needed: its steps are those of test_deb.py (a minimal Debian, apt-get install of the package); here
-is what is special at run time.
+No container engine is needed: its steps are those of test_deb.py (a minimal Debian, apt-get install of the package);
+here is what is special at run time.
 """
 
 from __future__ import annotations
@@ -91,8 +91,9 @@ def test_what_the_recipe_gives_is_enough(testbed: Testbed, tmp_path: Path) -> No
     testbed.cpe.run("sysctl", "-q", "-w", *advised("sysctl"))
     capabilities = ",".join(f"+{name.lower()}" for name in advised("cap-add"))
     run_dir = tmp_path / "run"
-    command = (sys.executable, "-m", "b4client", "run", "--wan", "wan", "--no-start-delay",
-               "--encapsulation", "userspace", "--run-dir", str(run_dir), "--state-dir", str(tmp_path / "state"))  # fmt: skip
+    places = ("--run-dir", str(run_dir), "--state-dir", str(tmp_path / "state"))
+    program = (sys.executable, "-m", "b4client", "run", "--wan", "wan")
+    command = (*program, "--no-start-delay", "--encapsulation", "userspace", *places)
     log = tmp_path / "log"
     process = testbed.cpe.start(
         "unshare", "--mount", "sh", "-c", ENTER, "sh", f"-all,{capabilities}", *command, log=log
