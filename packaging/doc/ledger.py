@@ -35,6 +35,18 @@ class Requirement:
     where: str
     text: str
     note: str
+    named: tuple[str, ...]
+
+
+def split_note(note: str) -> tuple[str, tuple[str, ...]]:
+    """The note's words, and the files of the tests that it names. Raises SystemExit for a test that is not there."""
+    named = []
+    for file, test in re.findall(r"@(\S+)::(\w+)", note):
+        path = PROJECT / "tests" / f"{file}.py"
+        if not path.exists() or not re.search(rf"def {test}\b", path.read_text(encoding="utf-8")):
+            raise SystemExit(f"{LIST.name}: there is no test {file}::{test}")
+        named.append(f"{file}.py")
+    return re.sub(r"@\S+", "", note).strip(), tuple(dict.fromkeys(named))
 
 
 def requirements() -> list[Requirement]:
@@ -50,7 +62,9 @@ def requirements() -> list[Requirement]:
                 raise SystemExit(f"{LIST.name}:{number}: TAG | {'/'.join(LEVELS)} | where | what [| note]")
             if any(fields[0] == earlier.tag for earlier in found):
                 raise SystemExit(f"{LIST.name}:{number}: {fields[0]} is there already")
-            found.append(Requirement(chapter, *fields[:4], *(fields[4:] or [""])))
+            note, named = split_note(fields[4] if len(fields) == 5 else "")
+            tag, level, where, what = fields[:4]
+            found.append(Requirement(chapter, tag, level, where, what, note, named))
     return found
 
 
@@ -59,7 +73,9 @@ def citations(folder: str, pattern: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for file in sorted((PROJECT / folder).rglob(pattern)):
         name = str(file.relative_to(PROJECT / folder))
-        for tag in {match[0] for match in TAG.finditer(file.read_text(encoding="utf-8"))}:
+        text = file.read_text(encoding="utf-8")
+        named = {f"SV-{number}" for number in re.findall(r"(?m)^ *def test_\w*?_sv([1-9][0-9]?)(?=[_(])", text)}
+        for tag in named | {match[0] for match in TAG.finditer(text)}:
             found.setdefault(tag, []).append(name)
     return found
 
@@ -74,6 +90,9 @@ def ledger() -> str:
     listed = requirements()
     code, tests = citations("b4client", "*.py"), citations("tests", "*.py")
     known = {requirement.tag for requirement in listed}
+    for requirement in listed:
+        if requirement.named:
+            tests[requirement.tag] = sorted({*tests.get(requirement.tag, ()), *requirement.named})
     for kind, cited in (("b4client", code), ("tests", tests)):
         for tag, names in cited.items():
             if tag not in known:

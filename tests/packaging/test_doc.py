@@ -43,6 +43,26 @@ def test_generated_files_are_current(script: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("S-99 | SHALL | RFC 1 | x", "TAG | MUST/SHOULD"),
+        ("S-6 | MUST | RFC 1 | x", "is there already"),
+        ("S-99 | MUST | RFC 1 | x | @wire/test_wire_dhcp4::test_of_nothing", "there is no test"),
+    ],
+)
+def test_ledger_believes_no_false_line(tmp_path: Path, line: str, words: str) -> None:
+    source = (PROJECT / "packaging/doc/requirements.txt").read_text()
+    changed = tmp_path / "requirements.txt"
+    changed.write_text(source + line + "\n")
+    program = f"import pathlib, ledger; ledger.LIST = pathlib.Path({str(changed)!r}); ledger.ledger()"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=PROJECT / "packaging/doc"
+    )
+    assert done.returncode != 0
+    assert words in done.stderr
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_manual_page_is_well_formed(page: Path) -> None:
     lint = run(tools.need("mandoc"), "-Tlint", "-Wwarning", str(page))
