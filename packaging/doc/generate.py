@@ -125,7 +125,7 @@ def comments() -> dict[str, str]:
     """SECTION.KEY -> the comment behind it in the example."""
     found, section = {}, ""
     for line in EXAMPLE.read_text(encoding="utf-8").splitlines():
-        if header := re.match(r"#? ?\[+([a-z.]+)\]+", line):
+        if header := re.match(r"#? ?\[+([a-z0-9.]+)\]+", line):
             section = header[1]
         elif key := re.match(r"#? ?([a-z0-9_]+) = [^#]*(?:#\s*(.*))?$", line):
             found[f"{section}.{key[1]}"] = key[2] or ""
