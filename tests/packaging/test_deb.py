@@ -114,7 +114,7 @@ def test_whole_life_in_a_fresh_debian(root: debroot.Root, deb: Path, tmp_path: P
     """Install, calculate, run with real traffic, upgrade under traffic, remove, purge; nothing is left."""
     testbed = root.testbed
     root.apt("update")
-    root.apt("install", "python3-nftables", "python3-pyroute2", "python3-tenacity")
+    root.apt("satisfy", debroot.run("dpkg-deb", "-f", str(deb), "Depends").stdout.strip())
     before = root.files()
     root.install(deb)
 
