@@ -61,6 +61,7 @@ def test_files_lie_where_the_system_looks_for_them(contents: set[str]) -> None:
         "/usr/lib/NetworkManager/conf.d/10-b4client.conf",
         "/usr/share/doc/b4client/examples/b4client.toml.example",
         "/usr/share/doc/b4client/copyright",
+        "/usr/share/doc/b4client/doc/troubleshooting.md",
         "/usr/share/man/man1/b4client.1.gz",
         "/usr/share/man/man5/b4client.toml.5.gz",
         "/usr/share/man/man8/b4client@.service.8.gz",
