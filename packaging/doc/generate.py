@@ -16,8 +16,9 @@ import enum
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
@@ -38,9 +39,8 @@ SECTIONS = {
     "daemon": "The process.",
     "forward": "One table for each port of the set that leads to a host of the LAN; at most 1024.",
 }
-TABLES = {"_DHCP": "dhcp", "_SOFTWIRE": "softwire", "_SOFTWIRE_PROTOCOL": "softwire", "_TIMEOUTS": "nat.timeouts",
-          "_DAEMON": "daemon"}  # fmt: skip
-"""The tables of readers in config.py and the section that each reads."""
+OTHER_NAMES = {"_TIMEOUTS": "nat.timeouts"}
+"""Tables of readers in config.py whose name does not begin with their section's."""
 
 DETAILS = {
     "wan.interface": "Interface towards the provider. The only setting that must be given, here or with --wan.",
@@ -145,11 +145,18 @@ def show(value: object) -> str | None:
     return f'"{value.value if isinstance(value, enum.Enum) else value}"'
 
 
+def tables() -> Iterator[tuple[str, dict[str, Any]]]:
+    """(section, table of readers) of config.py: ``_DHCP`` and ``_DHCP_MORE`` both read the section dhcp."""
+    for name, table in vars(config).items():
+        if re.fullmatch(r"_[A-Z0-9_]+", name) and isinstance(table, dict):
+            yield OTHER_NAMES.get(name) or name[1:].split("_")[0].lower(), table
+
+
 def keys() -> list[Key]:
     """Every setting, in the order of the code. Raises SystemExit naming what is not described."""
     said = comments()
     made = config.parse({"wan": {"interface": "eth0"}})
-    places = (made.protocol, made.softwire, made.softwire.timeouts, made.daemon)
+    places = [getattr(made, field.name) for field in fields(made) if is_dataclass(getattr(made, field.name))]
 
     def text(name: str) -> str:
         described = DETAILS.get(name) or said.get(name, "")
@@ -158,30 +165,25 @@ def keys() -> list[Key]:
         return sentence(described)
 
     def default(section: str, attribute: str) -> str | None:
-        order = places if section != "nat.timeouts" else (made.softwire.timeouts,)
+        order = places if section != "nat.timeouts" else [made.softwire.timeouts]
         return next((show(getattr(place, attribute)) for place in order if hasattr(place, attribute)), None)
 
     result = [Key("wan", "interface", takes(config._interface), None, text("wan.interface"))]
-    for table_name, table in vars(config).items():
-        if not (table_name.startswith("_") and table_name.isupper() and isinstance(table, dict)):
-            continue
-        if table_name not in TABLES:
-            raise SystemExit(f"config.{table_name}: name its section in TABLES of {Path(__file__).name}")
-        section = TABLES[table_name]
+    for section, table in tables():
         for name, (attribute, reader) in table.items():
             result.append(Key(section, name, takes(reader), default(section, attribute), text(f"{section}.{name}")))
     port = takes(config._integer(1, 65535))
     for name, accepted in (("protocol", takes(config._choice(("tcp", "udp")))), ("port", port),
                            ("to", "IPv4 address"), ("to_port", port)):  # fmt: skip
         result.append(Key("forward", name, accepted, None, text(f"forward.{name}")))
-    order = list(SECTIONS)
+    order = [*SECTIONS, *(key.section for key in result)]
     return sorted(result, key=lambda key: order.index(key.section))
 
 
 def by_section() -> Iterator[tuple[str, list[Key]]]:
     """Sections with their keys."""
     found = keys()
-    for section in SECTIONS:
+    for section in dict.fromkeys(key.section for key in found):
         yield section, [key for key in found if key.section == section]
 
 
@@ -201,7 +203,14 @@ def configuration() -> str:
     ]
     for section, members in by_section():
         header = f"[[{section}]]" if section == "forward" else f"[{section}]"
-        lines += ["", f"## `{header}`", "", SECTIONS[section], "", "| key | takes | default | |", "|---|---|---|---|"]
+        lines += [
+            "",
+            f"## `{header}`",
+            "",
+            *([SECTIONS[section], ""] if section in SECTIONS else []),
+            "| key | takes | default | |",
+            "|---|---|---|---|",
+        ]
         for key in members:
             accepted = key.takes.replace("|", "\\|")
             default = "" if key.default is None else f"`{key.default}`"
@@ -247,7 +256,7 @@ def roff(text: str) -> str:
 
 def sentences(text: str) -> list[str]:
     """Every sentence on a line of its own, as mdoc wants it."""
-    return [roff(part) for part in re.split(r"(?<=\.) (?=[A-Z])", text)]
+    return [roff(part) for part in re.split(r"(?<=\.) (?=[A-Z])", text) if part]
 
 
 def argument(action: argparse.Action) -> str:
@@ -405,7 +414,7 @@ def man_settings() -> str:
     ]
     for section, members in by_section():
         header = f"[[{section}]]" if section == "forward" else f"[{section}]"
-        lines += [f".Ss {header}", *sentences(SECTIONS[section]), ".Bl -tag -width Ds"]
+        lines += [f".Ss {header}", *sentences(SECTIONS.get(section, "")), ".Bl -tag -width Ds"]
         for key in members:
             lines += [f".It Va {key.name}", f"({roff(key.takes)}"]
             lines[-1] += ")" if key.default is None else f"; default {roff(key.default)})"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import tools
 
-from b4client import cli, config
+from b4client import cli
 
 PROJECT = Path(__file__).resolve().parents[2]
 PAGES = sorted((PROJECT / "packaging/man").iterdir())
@@ -33,7 +33,7 @@ def options(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def configuration_keys() -> set[str]:
-    names = {*config._DHCP, *config._SOFTWIRE, *config._SOFTWIRE_PROTOCOL, *config._TIMEOUTS, *config._DAEMON}
+    names = {setting.rpartition(".")[2] for setting in tools.settings()}
     return names | {"interface", "protocol", "port", "to", "to_port"}
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 
 import pytest
+
+from b4client import config
 
 
 def need(command: str, package: str = "") -> str:
@@ -24,4 +27,14 @@ def need(command: str, package: str = "") -> str:
     found = shutil.which(command)
     if found is None:
         pytest.skip(f"{command} is missing: install the package {package} (root: the test does it)")
+    return found
+
+
+def settings() -> set[str]:
+    """SECTION.KEY of every setting that is read from a table of config.py."""
+    found = set()
+    for name, table in vars(config).items():
+        if re.fullmatch(r"_[A-Z0-9_]+", name) and isinstance(table, dict):
+            section = "nat.timeouts" if name == "_TIMEOUTS" else name[1:].split("_")[0].lower()
+            found |= {f"{section}.{key}" for key in table}
     return found
