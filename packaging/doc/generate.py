@@ -34,6 +34,7 @@ DATE = "November 25, 2026"
 SECTIONS = {
     "wan": "The line.",
     "dhcp": "How the lease is asked for.",
+    "dhcp6": "Where the provider's DHCPv6 information comes from.",
     "softwire": "What is built with it.",
     "nat.timeouts": "How long the NAT remembers what is silent, in seconds.",
     "daemon": "The process.",
@@ -51,6 +52,10 @@ DETAILS = {
     "dhcp.hardware_address": "Hardware address in the DHCPv4 messages instead of the interface's.",
     "dhcp.hostname": "Host name to send (option 12).",
     "dhcp.offer_window": "Seconds to collect further offers after the first one.",
+    "dhcp6.mode": "stateless asks for information only; prefix for a delegated prefix too; address+prefix for an "
+    "address as well; external asks nothing: another DHCPv6 client hands over with b4client provision.",
+    "dhcp6.socket": "udp: port 546 is ours. packet: listen beside another client that has it. auto: udp, or packet "
+    "when the port is taken.",
     "softwire.route_metric": "Metric of that route; 0 is the best.",
     "nat.timeouts.udp": "UDP, one direction seen only (RFC 4787 REQ-5: at least 120).",
     "nat.timeouts.udp_stream": "UDP, both directions seen (RFC 4787 REQ-5: 300 is recommended).",

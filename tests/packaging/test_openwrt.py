@@ -20,7 +20,7 @@ import tools
 from b4client import config
 from b4client.lab.kea import KeaSettings
 from b4client.lab.netns import wait_until
-from b4client.lab.testbed import SERVER, Testbed, TestbedSettings
+from b4client.lab.testbed import BR, CPE_WAN, ISP_WAN, SERVER, Testbed, TestbedSettings
 
 PROJECT = Path(__file__).resolve().parents[2]
 FILES = PROJECT / "packaging/openwrt/b4client/files"
@@ -46,7 +46,7 @@ class OpenWrt:
 
     def __init__(self, directory: Path, busybox: str) -> None:
         self.directory = directory
-        self._busybox = busybox
+        self.busybox = busybox
         self.run_dir = directory / "run"
         (directory / "bin").mkdir()
         self._tool("jsonfilter", JSONFILTER.format(python=sys.executable))
@@ -79,7 +79,7 @@ class OpenWrt:
         """Run ``script`` in busybox ash with the stubs loaded."""
         text = f"INCLUDE_ONLY=1\n. {STUBS}/functions.sh\n. {STUBS}/netifd-proto.sh\n{script}"
         return subprocess.run(
-            [self._busybox, "ash", "-eu" if "set +u" not in script else "-e", "-c", text],
+            [self.busybox, "ash", "-eu" if "set +u" not in script else "-e", "-c", text],
             capture_output=True,
             text=True,
             timeout=60,
@@ -282,7 +282,7 @@ def test_procd_gets_one_instance_a_section(openwrt: OpenWrt) -> None:
 
 
 def test_shellcheck() -> None:
-    names = ["uci.sh", "b4client.sh", "netifd-run", "b4client.init"]
+    names = ["uci.sh", "b4client.sh", "netifd-run", "b4client.init", "odhcp6c.user"]
     done = subprocess.run(
         [tools.need("shellcheck"), "-x", *names], capture_output=True, text=True, check=False, cwd=FILES
     )
@@ -349,6 +349,7 @@ def test_makefile_installs_every_file(make: Callable[[str, str], str], tmp_path:
     assert installed == {
         "etc/config/b4client": 0o600,
         "etc/init.d/b4client": 0o755,
+        "etc/odhcp6c.user.d/b4client": 0o644,
         "lib/b4client/uci.sh": 0o644,
         "lib/b4client/netifd-run": 0o755,
         "lib/netifd/proto/b4client.sh": 0o755,
@@ -426,6 +427,62 @@ def test_from_setup_to_teardown(openwrt: OpenWrt, testbed: Testbed) -> None:
     assert openwrt.calls == ["proto_init_update b4-wan4 0", "proto_send_update wan4"]
     assert testbed.cpe.run("ip", "link", "show", "b4-wan4", check=False).returncode != 0
     assert testbed.cpe.pids() == []
+
+
+def odhcp6c(openwrt: OpenWrt, event: str, **variables: str) -> None:
+    """odhcp6c's script reports an event of the device wan, and comes to its user scripts."""
+    program = f'set -- wan {event}\n. {FILES}/odhcp6c.user\necho "left: ${{directory:-}}${{problem:-}}"'
+    done = subprocess.run(
+        [shutil.which("busybox") or "busybox", "ash", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env={**openwrt.environment(), **variables},
+        cwd=PROJECT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "left: \n"  # nothing of ours in the script that sources it
+
+
+REPLY = {
+    "OPTION_88": ISP_WAN.ip.packed.hex(),
+    "OPTION_96": f"005a0010{BR.packed.hex()}",
+    "ADDRESSES": f"{CPE_WAN},3600,7200",
+    "HOME": "/root",
+}
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["before the daemon starts", "while it runs"])
+def test_hand_over_of_odhcp6c(openwrt: OpenWrt, testbed: Testbed, early: bool) -> None:
+    """What odhcp6c got leads to a lease, whoever was first; what it has no more takes the softwire away."""
+    if early:
+        odhcp6c(openwrt, "bound", **REPLY)
+    done = openwrt.handler(
+        "proto_b4client_setup wan4",
+        tunlink="wan6",
+        encapsulation="userspace",
+        start_delay="0",
+        dhcp6_mode="external",
+        keep_lease_without_option88="0",
+        state_dir=str(openwrt.directory / "state"),
+    )
+    assert done.returncode == 0, done.stderr
+    command = next(call.split()[2:] for call in openwrt.calls if call.startswith("proto_run_command"))
+    runner = testbed.cpe.start(
+        *(openwrt.busybox, "ash", *command), log=openwrt.directory / "runner", env=openwrt.environment(), cwd=PROJECT
+    )
+    try:
+        wait_until((openwrt.run_dir / "wan4/wan.sock").exists, 20, "the daemon to listen")
+        if not early:
+            odhcp6c(openwrt, "informed", **REPLY)
+        wait_until(lambda: "proto_send_update wan4" in openwrt.calls, 30, f"netifd to be told\n{openwrt.log}")
+        assert "proto_add_ipv4_address 192.0.2.18 32" in openwrt.calls
+        odhcp6c(openwrt, "unbound")
+        wait_until(lambda: "proto_init_update b4-wan4 0" in openwrt.calls, 20, "netifd to be told of the end")
+    finally:
+        runner.terminate()
+        assert runner.wait(20) == 0
 
 
 def test_a_daemon_that_cannot_start_ends_the_runner_with_its_status(openwrt: OpenWrt) -> None:

@@ -6,11 +6,12 @@
 # An option that is not set leaves the default in force. Values are not judged here: b4client does that, and names the
 # key. They are only written so that no value can become anything else than one value.
 
-# SECTION.KEY:TYPE, in the words of b4client.toml(5). The UCI option is KEY; of nat.timeouts it is timeout_KEY.
+# SECTION.KEY:TYPE, in the words of b4client.toml(5). The UCI option is KEY; of nat.timeouts it is timeout_KEY, of dhcp6 dhcp6_KEY.
 B4_SETTINGS="
 	dhcp.start_delay:bool dhcp.psid_len_hint:number dhcp.prefer_shared:bool dhcp.offer_window:number
 	dhcp.keep_lease_without_option88:bool dhcp.servers:list dhcp.duid:text dhcp.iaid:number
 	dhcp.hardware_address:text dhcp.hostname:text
+	dhcp6.mode:text dhcp6.socket:text dhcp6.rapid_commit:bool dhcp6.prefix_len_hint:number
 	softwire.device:text softwire.encapsulation:text softwire.default_route:bool softwire.route_metric:number
 	softwire.lan:list softwire.accept_local:bool softwire.clamp_mss:bool softwire.br:text softwire.local:text
 	softwire.mtu:number
@@ -49,6 +50,7 @@ b4_array() { # one value a line on standard input
 b4_option_name() { # SECTION.KEY
 	case "$1" in
 	nat.timeouts.*) echo "timeout_${1##*.}" ;;
+	dhcp6.*) echo "dhcp6_${1##*.}" ;;
 	*) echo "${1##*.}" ;;
 	esac
 }
