@@ -15,7 +15,7 @@
 	. ../netifd-proto.sh
 	init_proto "$@"
 }
-# shellcheck source=uci.sh
+# shellcheck source-path=SCRIPTDIR source=uci.sh
 . "${B4_LIB:-/lib/b4client}/uci.sh"
 
 B4_RUN=${B4_RUN:-/var/run/b4client}
