@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
 from b4client import cli, config  # noqa: E402 - of this checkout, whatever is installed
-from b4client.dataplane.plan import COUNTERS as DATAPLANE_COUNTERS  # noqa: E402
+from b4client.dataplane.ruleset import COUNTERS as DATAPLANE_COUNTERS  # noqa: E402
 from b4client.model.softwire import Encapsulation  # noqa: E402
 from b4client.protocol.counters import COUNTERS  # noqa: E402
 
@@ -77,6 +77,9 @@ FATES = {
     "link_local_drop": "had a 169.254.0.0/16 address",
     "not_lan_drop": "came from a network that may not use the softwire (softwire.lan)",
     "not_forwarded": "came in on a port of ours that no forward leads anywhere",
+    "exhausted": "new flows that found no free port in the whole set; refused with an ICMP error or a TCP reset",
+    "refused": "new flows towards a destination for which that was known already; likewise refused",
+    "retries": "no drops: tries of new flows after their first one, when the range that they hash to is full",
 }
 
 

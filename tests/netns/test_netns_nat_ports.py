@@ -1,12 +1,11 @@
 """Every port of the set is usable at once, and under churn; what has no port is refused at once; nothing else leaves.
 
-The sets with ``full`` in their name run with ``B4CLIENT_TEST_NAT=full``, which ``tests/run`` sets for User Mode Linux.
+The sets with ``full`` in their name are slow: ``tests/run --all`` runs them.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import random
 import resource
 import socket
@@ -19,9 +18,7 @@ from b4client.model.portset import PortSet
 
 SURPLUS = 24
 HEARD = {errno.EHOSTUNREACH, errno.ECONNREFUSED}
-FULL = pytest.mark.skipif(
-    os.environ.get("B4CLIENT_TEST_NAT") != "full", reason="runs with B4CLIENT_TEST_NAT=full, in CI in User Mode Linux"
-)
+FULL = pytest.mark.slow
 SETS = [
     pytest.param(PortSet(0, 8, 0x34), id="one range of 256"),
     pytest.param(PortSet(4, 8, 0x34), id="15 ranges of 16"),

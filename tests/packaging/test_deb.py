@@ -110,6 +110,7 @@ def newer(deb: Path, directory: Path) -> Path:
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_whole_life_in_a_fresh_debian(root: debroot.Root, deb: Path, tmp_path: Path) -> None:
     """Install, calculate, run with real traffic, upgrade under traffic, remove, purge; nothing is left."""
