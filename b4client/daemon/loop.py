@@ -18,6 +18,7 @@ import time
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -27,7 +28,7 @@ import tenacity
 import b4client
 from b4client import api
 from b4client.config import Config
-from b4client.daemon import clock, logs, notify
+from b4client.daemon import clock, logs, notify, resolver
 from b4client.daemon.control import ControlServer
 from b4client.daemon.sockets import WanSocket
 from b4client.daemon.store import Store
@@ -181,6 +182,10 @@ class Daemon:
             case effects.Install(config):
                 self._timings["install_asked_at"] = clock.boot_now()
                 self._start(self._kernel_job(lambda: self._install(config)), name="kernel")
+            case effects.PrepareAddress(address):
+                self._start(self._kernel_job(lambda: self._prepare_address(address)), name="kernel")
+            case effects.Resolve(name):
+                resolver.resolve(name, lambda event: self._loop.call_soon_threadsafe(self.post, event))
             case effects.Withdraw():
                 self._start(self._kernel_job(self._withdraw), name="kernel")
             case effects.ConfigureWan(lease):
@@ -242,6 +247,13 @@ class Daemon:
         self._timings.setdefault("first_installed_at", clock.boot_now())
         return events.Installed(config)
 
+    def _prepare_address(self, address: IPv6Address) -> events.Event:
+        try:
+            self._dataplane.prepare_address(self._config.wan, address)
+        except DataplaneError as error:
+            return events.AddressFailed(address, str(error))
+        return events.AddressReady(address)
+
     def _withdraw(self) -> None:
         try:
             self._dataplane.withdraw()
@@ -257,7 +269,7 @@ class Daemon:
             wait=tenacity.wait_fixed(0.2),
             retry_error_callback=lambda _: None,
         )
-        link: rtnl.LinkState | None = retry(rtnl.observe_link, wan)
+        link: rtnl.LinkState | None = retry(self._observe_link)
         if link is not None:
             return link
         present = ", ".join(sorted(p.name for p in Path("/sys/class/net").glob("*"))) or "none"
@@ -276,7 +288,7 @@ class Daemon:
             self._socket.close()
 
     async def _look_at_link(self) -> None:
-        old, new = self._link, await self._in_worker(lambda: rtnl.observe_link(self._config.wan))
+        old, new = self._link, await self._in_worker(self._observe_link)
         if new == old:
             return
         self._link = new
@@ -288,6 +300,11 @@ class Daemon:
             self._socket.guard(new.addresses)
         moved = new is not None and new.up and (replaced or old is None or not old.up)
         self.post(self._link_event(new, moved=moved))
+
+    def _observe_link(self) -> rtnl.LinkState | None:
+        """The WAN without the addresses that are there because of us: they say nothing about the provider."""
+        link, own = rtnl.observe_link(self._config.wan), self._dataplane.own_addresses()
+        return link and replace(link, addresses=tuple(a for a in link.addresses if a not in own))
 
     @staticmethod
     def _link_event(link: rtnl.LinkState | None, *, moved: bool) -> events.LinkChanged:

@@ -110,6 +110,29 @@ class Dataplane:
             self._memory = self._file.load()
         return self._memory
 
+    # ---- addresses of ours on the WAN
+
+    def own_addresses(self) -> frozenset[IPv6Address]:
+        """The IPv6 addresses that we have added to the WAN, this process or one before."""
+        return frozenset(IPv6Address(address) for address in self._remembered().wan_addresses)
+
+    def prepare_address(self, wan: str, address: IPv6Address) -> None:
+        """Add an address for a softwire that is to come (RFC 8539 7.1), and wait until it may be used. Idempotent.
+
+        ``install`` keeps the one it needs and removes the others; ``withdraw`` removes all. Raises DataplaneError.
+        """
+        link = rtnl.observe_link(wan)
+        if link is None:
+            raise DataplaneError(f"add {address} to {wan}", "no such interface")
+        memory = self._remembered()
+        if rtnl.has_address6(link.index, address):
+            return
+        if str(address) not in memory.wan_addresses:
+            # Before it is there: whatever happens next, it is known to be ours.
+            memory.wan, memory.wan_addresses = wan, [*memory.wan_addresses, str(address)]
+            self._file.save(memory)
+        rtnl.add_address6(wan, address)
+
     # ---- install
 
     def install(self, config: SoftwireConfig) -> Applied:

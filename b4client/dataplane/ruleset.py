@@ -16,11 +16,12 @@ from __future__ import annotations
 import re
 from ipaddress import IPv4Address, IPv4Network
 
+from b4client.dataplane.dslite import dslite_ruleset
 from b4client.dataplane.portchoice import PORT_PROTOCOLS, TRANSLATED, PortChoice, quoted
 from b4client.dataplane.recirculation import LoopPlan, pieces
 from b4client.model.portset import PortSet
 from b4client.model.settings import SoftwireSettings
-from b4client.model.softwire import PortForward, SoftwireConfig
+from b4client.model.softwire import Mode, PortForward, SoftwireConfig
 
 COUNTERS = (
     "in_drop",
@@ -70,6 +71,8 @@ def ruleset(
     """
     name = table_name(settings.device)
     device = quoted(settings.device)
+    if config.mode is Mode.DS_LITE:
+        return "\n".join((*dslite_ruleset(name, device, settings, mtu, COUNTERS), *_icmp6_guard(name, config), ""))
     address, ports = config.ipv4, config.ports
     forwards = tuple(f for f in config.forwards if ports is None or f.port in ports)
     choice = PortChoice(
