@@ -34,6 +34,8 @@ def render_status(answer: Mapping[str, Any], *, colour: bool = False, width: int
 
     state, lease = str(answer.get("state", "?")), answer.get("lease")
     softwire, dataplane = answer.get("softwire"), answer.get("dataplane") or {}
+    if softwire is not None and softwire.get("mode") == "ds-lite":
+        dataplane = {**dataplane, "nat": None}  # the AFTR's affair
     waiting = answer.get("waiting_for")
     without_lease = waiting is None and lease is None and softwire is not None
     if without_lease:

@@ -140,6 +140,9 @@ def test_ds_lite() -> None:
     lines = without_lease(mode="ds-lite", ipv4="192.0.0.2", ports=None)
     assert "address       192.0.0.2, translated by the AFTR" in lines
     assert "softwire      2001:db8::1 to 2001:db8:ffff::1 (AFTR)" in lines
+    nat = {**BOUND["dataplane"], "nat": {"design": "not shared"}}
+    softwire = {**BOUND["softwire"], "mode": "ds-lite", "ipv4": "192.0.0.2"}
+    assert not any("NAT:" in text for text in render_status({**BOUND, "softwire": softwire, "dataplane": nat}))
 
 
 def test_an_ipv4_prefix_and_forwarding_rules() -> None:
