@@ -29,6 +29,9 @@ UDP_RETRY_S = 5
 FULL_S = 1
 """How long a destination towards which the whole set is in use answers for later flows, without tries of their own."""
 DYNAMIC_SIZE = 4096
+COPY_KEY = "@ll,16,32"
+"""The last four octets of the destination MAC address. Not ``ether daddr``: that asks for the type of the incoming
+interface, and in postrouting the kernel (6.18) answers with the outgoing one's, which has no Ethernet."""
 
 
 def quoted(interface: str) -> str:
@@ -36,11 +39,6 @@ def quoted(interface: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,14}", interface):
         raise ValueError(f"not an interface name: {interface!r}")
     return f'"{interface}"'
-
-
-def _number(mac: str) -> str:
-    """A MAC address as nft takes it for a piece of raw payload."""
-    return "0x" + mac.replace(":", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +148,10 @@ class PortChoice:
         """Rules for a new flow on its way out: refuse at once what has no chance."""
         if not self._recirculates:
             return []
-        last = ", ".join(copy_mac(self._tries, df=df) for df in (True, False))
+        last = ", ".join(_key(self._tries, df=df) for df in (True, False))
         return [
             "    ct status & confirmed == confirmed accept",
-            f"    iifname {self._receiver} ether daddr {{ {last} }} goto exhausted",
+            f"    iifname {self._receiver} {COPY_KEY} {{ {last} }} goto exhausted",
             f"    iifname != {self._receiver} meta l4proto . ip daddr . th dport @full goto refused",
         ]
 
@@ -254,14 +252,13 @@ class PortChoice:
             return []
         numbers = range(self._tries)
         following = ", ".join(
-            f"{_number(copy_mac(i, df=df))} : {copy_address(i + 1, df=df)}" for i in numbers for df in (True, False)
+            f"{_key(i, df=df)} : {copy_address(i + 1, df=df)}" for i in numbers for df in (True, False)
         )
-        verdicts = ", ".join(f"{_number(copy_mac(i, df=df))} : goto try_{i}" for i in numbers for df in (True, False))
+        verdicts = ", ".join(f"{_key(i, df=df)} : goto try_{i}" for i in numbers for df in (True, False))
         lines = [
             "  chain choose_again {",
-            "    # @ll,0,48 is ether daddr: written so it would need an Ethernet softwire",
-            f"    dup to @ll,0,48 map {{ {following} }} device {self._sender}",
-            f"    @ll,0,48 vmap {{ {verdicts} }}",
+            f"    dup to {COPY_KEY} map {{ {following} }} device {self._sender}",
+            f"    {COPY_KEY} vmap {{ {verdicts} }}",
             "    counter name out_drop drop",
             "  }",
         ]
@@ -275,3 +272,8 @@ class PortChoice:
                 target = f"jhash ip saddr . th sport mod {n} seed {HASH_SEED:#x}{offset} map @ranges"
             lines += [f"  chain try_{i} {{", f"    meta l4proto {RETRIED} snat ip to {target}", "  }"]
         return lines
+
+
+def _key(number: int, *, df: bool) -> str:
+    """COPY_KEY of the copy that is try ``number``."""
+    return "0x" + copy_mac(number, df=df).replace(":", "")[-8:]
