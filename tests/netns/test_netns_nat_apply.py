@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
@@ -19,6 +20,7 @@ from b4client.model.portset import PortSet
 from b4client.model.settings import SoftwireSettings
 from b4client.model.softwire import Encapsulation, Mode, SoftwireConfig
 
+ETH_P_ALL = 3
 CONFIG = SoftwireConfig(
     Mode.LW4O6,
     "wan",
@@ -113,6 +115,31 @@ def test_mended(cpe: Namespace, plane: Callable[..., Dataplane], harm: str) -> N
     assert not dataplane.install(CONFIG).changed
     if "link del" not in harm:  # indices are new then
         assert sorted(picture(cpe).split()) == sorted(whole.split())
+
+
+@pytest.mark.parametrize("ports", [PortSet(4, 8, 0x34), PortSet(6, 8, 0x34)], ids=str)
+def test_the_whole_set_leaves_by_a_softwire_that_is_no_ethernet(
+    plane: Callable[..., Dataplane], ports: PortSet
+) -> None:
+    """Every try of every flow finds its way on the real device: nobody answers, but every port of the set is seen."""
+    plane().install(replace(CONFIG, ports=ports))
+    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL)) as wire:
+        wire.bind(("b4", ETH_P_ALL))
+        wire.settimeout(1)
+        sockets = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(ports.port_count)]
+        try:
+            for s in sockets:
+                s.setblocking(False)
+                s.connect_ex(("198.51.100.10", 80))
+            seen: set[int] = set()
+            while len(seen) < ports.port_count:
+                packet = wire.recv(2000)
+                assert packet[12:16] == CONFIG.ipv4.packed
+                seen.add(int.from_bytes(packet[20:22], "big"))
+        finally:
+            for s in sockets:
+                s.close()
+    assert seen == set(ports.ports())
 
 
 def test_two_softwires_on_one_machine(cpe: Namespace, plane: Callable[..., Dataplane]) -> None:
