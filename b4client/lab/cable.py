@@ -35,7 +35,7 @@ class Veth:
 
     def mac(self, end: int) -> str:
         """Hardware address of end 0 (a) or 1 (b)."""
-        return f"02:00:00:46:{self.number:02x}:{end:02x}"
+        return f"02:00:{self.number >> 8:02x}:46:{self.number & 0xFF:02x}:{end:02x}"
 
 
 def make_nodes(namespaces: Iterable[Namespace]) -> None:
