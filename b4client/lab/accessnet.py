@@ -116,13 +116,17 @@ class AccessNetwork:
 
     # ---- up and down
 
+    def check_machine(self) -> None:
+        """Raises LabError when this machine lacks something."""
+        kea = ("kea-dhcp4", "kea-dhcp6") if self.plan.server == "kea" else ()
+        check_machine(("ip", "ethtool", "nft", "ping", "tcpdump", *kea))
+
     def up(self, told: Told = lambda *_: None) -> bool:
         """Build it, or leave it when it is up with this plan; clients that do not run are started again.
 
         Returns True when it was built. Raises LabError, with nothing left behind when it was being built.
         """
-        kea = ("kea-dhcp4", "kea-dhcp6") if self.plan.server == "kea" else ()
-        check_machine(("ip", "ethtool", "nft", "ping", "tcpdump", *kea))
+        self.check_machine()
         built = self._site.build(lambda: self._build(told), self.state, self._in_good_health)
         if not built:
             self._recall()
@@ -248,15 +252,19 @@ class AccessNetwork:
         try:
             seen = self.lwaftr.customers()
         except ControlError:
-            seen = {}
+            seen = None
         return [self._row(customer, status, seen) for customer, status in zip(self.customers, answers, strict=True)]
 
     def _row(
-        self, customer: Customer, status: dict[str, Any] | None, seen: dict[Binding, dict[str, Any]]
+        self, customer: Customer, status: dict[str, Any] | None, seen: dict[Binding, dict[str, Any]] | None
     ) -> dict[str, Any]:
         binding = None if status is None else binding_of(status)
         ports = None if binding is None else binding.ports
-        at_lwaftr = seen.get(binding, {}) if binding is not None else {}
+        at_lwaftr: dict[str, Any] = {}
+        if binding is not None and seen is not None:
+            # A binding that follows from a mapping rule is made by the first packet.
+            nothing = dict.fromkeys(("ports_seen", "packets_up", "packets_down", "refused_up"), 0)
+            at_lwaftr = seen.get(binding, nothing if self.plan.mode == "map-e" else {})
         state = NOT_RUNNING if status is None else str(status.get("state"))
         if self.plan.mode == "map-e" and binding is not None:
             state = "UP"  # no DHCPv4, so no state of it

@@ -41,6 +41,7 @@ def _up(args: argparse.Namespace) -> int:
         args.customers, args.sharing_ratio, args.mode, args.server, args.encapsulation, args.prefix, args.lease
     )
     network, screen = AccessNetwork(plan), Screen(sys.stderr if args.json else None)
+    network.check_machine()
     screen.title(f"The lab {plan.prefix!r}")
     screen.lines(draw_network(plan, coloured=screen.colour))
     screen.print()
@@ -81,7 +82,7 @@ def _document(network: AccessNetwork, rows: list[dict[str, Any]]) -> dict[str, A
 def _show(screen: Screen, network: AccessNetwork, rows: list[dict[str, Any]]) -> None:
     screen.title("The customers")
     screen.lines(draw_table(rows, coloured=screen.colour))
-    screen.lines([explain_table()])
+    screen.lines(explain_table())
     refused = network.lwaftr.refused()
     drops = ", ".join(f"{name} {n}" for name, n in refused.items()) or "none"
     screen.lines([f"refused by the lwAFTR: {drops}"])

@@ -16,13 +16,13 @@ COLOURS: Final = ("32", "33", "35", "34", "36", "91", "92", "93", "95", "94", "9
 LETTERS: Final = string.ascii_uppercase
 BAD: Final = "1;31"
 DASH: Final = "-"
-COLUMNS: Final = ("customer", "WAN address", "IPv4 address", "PSID", "ports", "seen", "up", "down", "state", "after")
-RIGHT: Final = frozenset(("seen", "up", "down", "after"))
+COLUMNS: Final = ("customer", "WAN address", "IPv4 address", "PSID", "ports", "in use", "up", "down", "state", "after")
+RIGHT: Final = frozenset(("in use", "up", "down", "after"))
 
 
 def letter(number: int) -> str:
-    """The customer's letter in pictures: A for 1; after Z they begin again."""
-    return LETTERS[(number - 1) % len(LETTERS)]
+    """The customer's letter in pictures: A for 1; customers after Z have none (``?``)."""
+    return LETTERS[number - 1] if number <= len(LETTERS) else "?"
 
 
 def colour(number: int) -> str:
@@ -40,10 +40,13 @@ def draw_network(plan: AccessPlan, *, coloured: bool = False) -> list[str]:
     shown = [*range(1, n + 1)] if n <= SHOWN_LINES + 1 else [*range(1, SHOWN_LINES), 0, n]
     middle = (len(shown) - 1) // 2
     server = {"lab": "lab server", "kea": "Kea"}[plan.server]
-    rest = f"─── isp {ISP_WAN.ip} ═══ aftr {BR} ─── srv {SERVER}"
-    lines = [
-        f"{'LAN hosts':16}{'customers: b4client run':33}  {f'ISP router ({server})':26}{'lwAFTR':24}{'IPv4 server'}"
-    ]
+    parts = ((f"isp {ISP_WAN.ip}", f"ISP ({server})"), (f"aftr {BR}", "lwAFTR"), (f"srv {SERVER}", "IPv4 server"))
+    joins = ("─── ", " ═══ ", " ─── ")
+    rest = "".join(join + here for join, (here, _) in zip(joins, parts, strict=True))
+    heads = "".join(
+        " " * len(join) + head.ljust(len(here)) for join, (here, head) in zip(joins, parts, strict=True)
+    ).rstrip()
+    lines = [f"{'LAN host':11}{'customer: b4client run':37}{heads}"]
     for i, number in enumerate(shown):
         corner = "─" if len(shown) == 1 else "┐" if i == 0 else "┘" if i == len(shown) - 1 else "┤"
         corner = {"┐": "┬", "┘": "┴", "┤": "┼"}.get(corner, corner) if i == middle else corner
@@ -63,8 +66,10 @@ def _explain(plan: AccessPlan) -> list[str]:
     each = f"{example.port_count} ports each" + (f" in {example.range_count} ranges" if plan.offset_len else "")
     who = f"{n} customers" if n > 1 else "1 customer"
     if plan.mode == "map-e":
-        text = f"MAP-E: {who} on {SHARED_ADDRESS}, shared 1:{ratio}, {each}; no DHCPv4, the /64 says which ports"
-        return [f"Every LAN host is {LAN_HOST}. {text}.", f"Mapping rule: {plan.mapping_rule}"]
+        return [
+            f"Every LAN host is {LAN_HOST}. MAP-E: {who} on {SHARED_ADDRESS}, shared 1:{ratio}, {each}.",
+            f"No DHCPv4: the /64 of a customer says which ports, by the rule {plan.mapping_rule}.",
+        ]
     if plan.own_addresses:
         return [
             f"Every LAN host is {LAN_HOST}. lw4o6: {who}, from {SHARED_ADDRESS} on each an address of its own, {each},",
@@ -103,7 +108,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
             ports += f" and {row['range_count'] - 1} more"
     state = row["state"] if not row["waiting_for"] else f"{row['state']}: waits for {row['waiting_for']}"
     return (
-        f"{letter(row['customer'])} {row['customer']}",
+        f"{letter(row['customer'])} {row['customer']}".replace("?", " "),
         row["wan"],
         row["address"] or DASH,
         f"{row['psid']:#x}/{row['psid_len']}" if shared else DASH,
@@ -116,12 +121,12 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def explain_table() -> str:
+def explain_table() -> list[str]:
     """What the columns mean that do not say it themselves."""
-    return (
-        "seen: ports in use in the last minute, up and down: packets, all as the lwAFTR saw them; "
-        "after: from the client's start to IPv4"
-    )
+    return [
+        "in use: ports seen in the last minute; up, down: packets; all as counted by the lwAFTR.",
+        "after: from the start of the client to IPv4.",
+    ]
 
 
 def draw_port_owners(

@@ -1,0 +1,259 @@
+"""Load that fills a port set: as many flows as there are ports, all open at once, each with its outer port known.
+
+Every request says which customer it is of and which flow; the answer says that again, and the source port that the
+server saw. So both ends know whose flow came from which port, and an answer that goes astray is recognised.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import contextlib
+import resource
+import selectors
+import socket
+import struct
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from b4client.lab.netns import Namespace
+from b4client.lab.traffic import SO_RCVBUFFORCE, Watch
+
+PORT = 7777
+BACKLOG = 4096
+IN_FLIGHT = 64
+"""Flows that wait for their first answer at one time: queues on the way hold a few hundred packets."""
+RETRY_S = 0.3
+"""When the NAT finds no free port in its few tries the packet is lost: the application tries again."""
+REQUEST, ANSWER = struct.Struct("!HI"), struct.Struct("!HIH")
+TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
+
+
+def room_for_sockets(count: int) -> None:
+    """Let this process have ``count`` more files open than the usual thousand."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(hard, max(soft, count + 1024))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+class LoadServer:
+    """Answers requests on port 7777, TCP and UDP. Use in a ``with`` statement.
+
+    ``owners``: (protocol, address, port) -> the customers whose requests came from there. ``watch``: all packets.
+    """
+
+    def __init__(self, namespace: Namespace) -> None:
+        self.owners: dict[tuple[str, str, int], set[int]] = collections.defaultdict(set)
+        with namespace.entered():
+            self._udp = socket.socket(socket.AF_INET, UDP)
+            self._udp.bind(("0.0.0.0", PORT))  # noqa: S104 - inside a namespace of our own
+            self._tcp = socket.create_server(("0.0.0.0", PORT), backlog=BACKLOG)  # noqa: S104
+        self._udp.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
+        self._selector = selectors.DefaultSelector()
+        self._wake, self._stop = socket.socketpair()
+        for s, work in ((self._udp, self._datagram), (self._tcp, self._accept), (self._wake, None)):
+            s.setblocking(False)
+            self._selector.register(s, selectors.EVENT_READ, work)
+        self.watch = Watch(namespace)
+        self._thread = threading.Thread(target=self._run, name="load server", daemon=True)
+        self._thread.start()
+
+    def send_to(self, address: IPv4Address, port: int, data: bytes) -> None:
+        """Send a datagram from the server's port, unasked."""
+        self._udp.sendto(data, (str(address), port))
+
+    def close(self) -> None:
+        """Stop serving, and end the connections."""
+        self._stop.send(b"x")
+        self._thread.join(10)
+        for key in tuple(self._selector.get_map().values()):
+            if isinstance(key.fileobj, socket.socket):
+                key.fileobj.close()
+        self._selector.close()
+        self._stop.close()
+        self.watch.close()
+
+    def __enter__(self) -> LoadServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        while True:
+            for key, _ in self._selector.select():
+                if key.data is None:
+                    return
+                with contextlib.suppress(OSError, struct.error):
+                    key.data(key.fileobj)
+
+    def _accept(self, listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        connection.setblocking(False)
+        self._selector.register(connection, selectors.EVENT_READ, self._stream)
+
+    def _stream(self, connection: socket.socket) -> None:
+        try:
+            request = connection.recv(REQUEST.size)
+            if request:
+                connection.send(self._answer("TCP", request, connection.getpeername()))
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._selector.unregister(connection)
+        connection.close()
+
+    def _datagram(self, s: socket.socket) -> None:
+        request, peer = s.recvfrom(100)
+        s.sendto(self._answer("UDP", request, peer), peer)
+
+    def _answer(self, protocol: str, request: bytes, peer: tuple[str, int]) -> bytes:
+        customer, flow = REQUEST.unpack(request)
+        self.owners[protocol, peer[0], peer[1]].add(customer)
+        return ANSWER.pack(customer, flow, peer[1])
+
+
+@dataclass(slots=True)
+class _Flow:
+    """A flow that has no answer yet; ``sent_at`` is when it was last tried."""
+
+    number: int
+    socket: socket.socket
+    sent_at: float
+    asked: bool = False
+
+
+@dataclass
+class Load:
+    """Flows of one customer. ``outer`` are the ports from which the server saw them; ``astray`` are answers of others.
+
+    ``tries`` counts the packets that opened a flow, or should have.
+    """
+
+    customer: int
+    outer: set[int] = field(default_factory=set)
+    astray: list[bytes] = field(default_factory=list)
+    tries: int = 0
+    _held: list[socket.socket] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Let all flows go."""
+        for s in self._held:
+            s.close()
+        self._held.clear()
+
+    def fill(self, namespace: Namespace, server: IPv4Address, kind: int, flows: int, timeout_s: float) -> int:
+        """Open ``flows`` more flows, and hold them. Returns how many got an answer within ``timeout_s`` seconds."""
+        filler = _Filler(self, namespace, (str(server), PORT), kind)
+        try:
+            return filler.run(flows, time.monotonic() + timeout_s)
+        finally:
+            filler.close()
+
+    def hold(self, s: socket.socket) -> None:
+        """Keep a flow open."""
+        self._held.append(s)
+
+
+class _Filler:
+    """The work of one ``Load.fill``."""
+
+    def __init__(self, load: Load, namespace: Namespace, server: tuple[str, int], kind: int) -> None:
+        self._load, self._namespace, self._server, self._kind = load, namespace, server, kind
+        self._selector = selectors.DefaultSelector()
+        self._waiting: dict[int, _Flow] = {}
+
+    def run(self, flows: int, end: float) -> int:
+        """See ``Load.fill``."""
+        begun = answered = 0
+        with self._namespace.entered():
+            while answered < flows and time.monotonic() < end:
+                while begun < flows and len(self._waiting) < IN_FLIGHT:
+                    begun += 1
+                    self._open(begun)
+                for key, mask in self._selector.select(RETRY_S / 3):
+                    answered += self._handle(key.data, mask)
+                before = time.monotonic() - RETRY_S
+                for flow in [f for f in self._waiting.values() if f.sent_at < before]:
+                    self._again(flow)
+        return answered
+
+    def close(self) -> None:
+        """Give up the flows without answer."""
+        for flow in self._waiting.values():
+            flow.socket.close()
+        self._selector.close()
+
+    def _open(self, number: int) -> None:
+        s = socket.socket(socket.AF_INET, self._kind)
+        s.setblocking(False)
+        flow = _Flow(number, s, time.monotonic())
+        self._waiting[number] = flow
+        with contextlib.suppress(BlockingIOError):
+            s.connect(self._server)
+        wanted = selectors.EVENT_READ
+        if self._kind == TCP:
+            self._load.tries += 1
+            wanted |= selectors.EVENT_WRITE  # connected
+        else:
+            self._ask(flow)
+        self._selector.register(s, wanted, flow)
+
+    def _ask(self, flow: _Flow) -> None:
+        if self._kind == UDP:
+            self._load.tries += 1
+        flow.sent_at, flow.asked = time.monotonic(), True
+        with contextlib.suppress(OSError):
+            flow.socket.send(REQUEST.pack(self._load.customer, flow.number))
+
+    def _again(self, flow: _Flow) -> None:
+        if self._kind == UDP:
+            self._ask(flow)
+        elif not flow.asked:
+            # The kernel would wait a second and more before its next SYN.
+            self._selector.unregister(flow.socket)
+            flow.socket.close()
+            self._open(flow.number)
+
+    def _handle(self, flow: _Flow, mask: int) -> bool:
+        """True when ``flow`` got its answer."""
+        if mask & selectors.EVENT_WRITE and not flow.asked:
+            if flow.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                self._again(flow)
+                return False
+            self._selector.modify(flow.socket, selectors.EVENT_READ, flow)
+            self._ask(flow)
+        if not mask & selectors.EVENT_READ:
+            return False
+        try:
+            answer = flow.socket.recv(100)
+            customer, number, port = ANSWER.unpack(answer)
+        except OSError:
+            return False
+        except struct.error:
+            customer = number = port = -1
+        if (customer, number) != (self._load.customer, flow.number):
+            self._load.astray.append(answer)
+            return False
+        self._selector.unregister(flow.socket)
+        del self._waiting[flow.number]
+        self._load.outer.add(port)
+        self._load.hold(flow.socket)
+        return True
+
+
+def fill_all(
+    loads: Mapping[int, tuple[Load, Namespace]], server: IPv4Address, kind: int, flows: int, timeout_s: float
+) -> dict[int, int]:
+    """``Load.fill`` for all customers at the same time: customer -> flows that got an answer."""
+    with concurrent.futures.ThreadPoolExecutor(len(loads)) as pool:
+        futures = {
+            number: pool.submit(load.fill, namespace, server, kind, flows, timeout_s)
+            for number, (load, namespace) in loads.items()
+        }
+    return {number: future.result() for number, future in futures.items()}
