@@ -24,9 +24,9 @@ from b4client.lab.traffic import SO_RCVBUFFORCE, Watch
 
 PORT = 7777
 BACKLOG = 4096
-IN_FLIGHT = 64
-"""Flows that wait for their first answer at one time: queues on the way hold a few hundred packets."""
-RETRY_S = 0.3
+IN_FLIGHT = 256
+"""Flows that wait for their first answer at one time, of all customers: queues hold a few hundred packets."""
+RETRY_S = 0.25
 """When the NAT finds no free port in its few tries the packet is lost: the application tries again."""
 REQUEST, ANSWER = struct.Struct("!HI"), struct.Struct("!HIH")
 TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
@@ -147,9 +147,14 @@ class Load:
             s.close()
         self._held.clear()
 
-    def fill(self, namespace: Namespace, server: IPv4Address, kind: int, flows: int, timeout_s: float) -> int:
-        """Open ``flows`` more flows, and hold them. Returns how many got an answer within ``timeout_s`` seconds."""
-        filler = _Filler(self, namespace, (str(server), PORT), kind)
+    def fill(
+        self, namespace: Namespace, server: IPv4Address, kind: int, flows: int, *, timeout_s: float, in_flight: int
+    ) -> int:
+        """Open ``flows`` more flows, and hold them. Returns how many got an answer within ``timeout_s`` seconds.
+
+        ``in_flight`` is how many may wait for theirs at one time.
+        """
+        filler = _Filler(self, namespace, (str(server), PORT), kind, in_flight)
         try:
             return filler.run(flows, time.monotonic() + timeout_s)
         finally:
@@ -163,7 +168,8 @@ class Load:
 class _Filler:
     """The work of one ``Load.fill``."""
 
-    def __init__(self, load: Load, namespace: Namespace, server: tuple[str, int], kind: int) -> None:
+    def __init__(self, load: Load, namespace: Namespace, server: tuple[str, int], kind: int, in_flight: int) -> None:
+        self._in_flight = in_flight
         self._load, self._namespace, self._server, self._kind = load, namespace, server, kind
         self._selector = selectors.DefaultSelector()
         self._waiting: dict[int, _Flow] = {}
@@ -173,7 +179,7 @@ class _Filler:
         begun = answered = 0
         with self._namespace.entered():
             while answered < flows and time.monotonic() < end:
-                while begun < flows and len(self._waiting) < IN_FLIGHT:
+                while begun < flows and len(self._waiting) < self._in_flight:
                     begun += 1
                     self._open(begun)
                 for key, mask in self._selector.select(RETRY_S / 3):
@@ -251,9 +257,10 @@ def fill_all(
     loads: Mapping[int, tuple[Load, Namespace]], server: IPv4Address, kind: int, flows: int, timeout_s: float
 ) -> dict[int, int]:
     """``Load.fill`` for all customers at the same time: customer -> flows that got an answer."""
+    in_flight = max(IN_FLIGHT // len(loads), 8)
     with concurrent.futures.ThreadPoolExecutor(len(loads)) as pool:
         futures = {
-            number: pool.submit(load.fill, namespace, server, kind, flows, timeout_s)
+            number: pool.submit(load.fill, namespace, server, kind, flows, timeout_s=timeout_s, in_flight=in_flight)
             for number, (load, namespace) in loads.items()
         }
     return {number: future.result() for number, future in futures.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,10 +11,9 @@ from typing import Any
 
 from b4client import api
 from b4client.lab.binding import Binding
-from b4client.lab.netns import LabError, Namespace, wait_until
+from b4client.lab.netns import Namespace
+from b4client.lab.process import NodeProcess
 from b4client.model.errors import ControlError
-
-START_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +36,8 @@ class Lwaftr:
     """``b4client.lab.aftr`` inside ``namespace``, with its socket and log in ``directory``."""
 
     def __init__(self, namespace: Namespace, directory: Path) -> None:
-        self._namespace = namespace
+        self._process = NodeProcess(namespace, directory, "aftr", "the lwAFTR")
         self.socket = directory / "aftr.sock"
-        self.log_file = directory / "aftr.log"
-        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, place: LwaftrPlace) -> None:
         """Start it and wait until it answers. Raises LabError with what it said."""
@@ -53,20 +49,11 @@ class Lwaftr:
             command += ["--feed", str(place.feed)]
         if place.reject:
             command.append("--reject")
-        self._process = process = self._namespace.start(*command, log=self.log_file)
-
-        def answers() -> bool:
-            if process.poll() is not None:
-                raise LabError(f"the lwAFTR ended at once:\n{self.log_file.read_text(errors='replace')}")
-            return self.answers
-
-        wait_until(answers, START_S, "the lwAFTR to start")
+        self._process.start(command, lambda _: self.answers)
 
     def kill(self) -> None:
-        """SIGKILL, for one that this process has started."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        """SIGKILL."""
+        self._process.kill()
 
     @property
     def answers(self) -> bool:
