@@ -141,7 +141,7 @@ def _capture(args: argparse.Namespace) -> int:
     _, node = _node(args, name)
     where = ["-w", str(args.write)] if args.write else []
     interface = interface or INTERFACE[name.rstrip("0123456789")]
-    argv = node.argv("tcpdump", "-n", "-U", "-i", interface, *where, *args.filter)
+    argv = node.argv("tcpdump", "-n", "-U", "-i", interface, *where, *([args.filter] if args.filter else []))
     os.execvp(argv[0], argv)  # noqa: S606 - the wished-for program takes our place
 
 
@@ -185,7 +185,7 @@ def build_parser() -> argparse.ArgumentParser:
         "name", metavar="NAME[:INTERFACE]", nargs="?", default="isp", help="default isp:wan, the access network"
     )
     capture.add_argument("-w", "--write", type=Path, metavar="FILE", help="record into a pcap file (b4client decode)")
-    capture.add_argument("filter", nargs="*", metavar="FILTER", help="what, in tcpdump's language")
+    capture.add_argument("--filter", metavar="EXPRESSION", help='what, in tcpdump\'s language, e.g. "port 546"')
     add("demo", _demo, "the demonstration: one customer with Kea, then two on one address, with real traffic")
     add("down", _down, "take it away; nothing is left")
     return parser
