@@ -37,6 +37,7 @@ from b4client.model.errors import ControlError
 CORE_CABLES: Final = (Veth(("isp", "core"), ("aftr", "core"), 1), Veth(("aftr", "inet"), ("srv", "eth0"), 2))
 FIRST_CABLE: Final = 0x100
 """Number of the first customer's first cable."""
+SOFTWIRE_UP: Final = "softwire-up"
 NOT_RUNNING: Final = "not running"
 UP_S: Final = 60.0
 """How long a customer may take from its client's start to its softwire."""
@@ -76,9 +77,16 @@ class Customer:
         status = self.ask()
         return None if status is None else binding_of(status)
 
+    def _says_up(self) -> bool:
+        try:
+            return any(event["kind"] == SOFTWIRE_UP for event in self.client.events())
+        except ControlError:
+            return False
+
     def look(self) -> Binding | None:
         """Its binding if it is up by now. Raises LabError when the client has ended, or takes too long."""
-        binding = self.binding
+        # Not the status each time: for that the client reads back its tables from the kernel.
+        binding = self.binding if self._says_up() else None
         if binding is not None:
             self.up_after_s = time.monotonic() - self._started_at
         elif not self.client.running:

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from b4client.lab.netns import Namespace
+from b4client.lab.netns import LabError, Namespace
 from b4client.lab.traffic import SO_RCVBUFFORCE, Watch
 
 PORT = 7777
@@ -33,10 +33,15 @@ TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
 
 
 def room_for_sockets(count: int) -> None:
-    """Let this process have ``count`` more files open than the usual thousand."""
+    """Let this process have ``count`` files open, and some more. Raises LabError when it may not."""
+    wanted = count + 1024
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = min(hard, max(soft, count + 1024))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if soft >= wanted:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(hard, wanted)))
+    except (OSError, ValueError) as error:
+        raise LabError(f"{wanted} open files are more than this process may have ({hard}): {error}") from None
 
 
 class LoadServer:
@@ -51,6 +56,7 @@ class LoadServer:
             self._udp = socket.socket(socket.AF_INET, UDP)
             self._udp.bind(("0.0.0.0", PORT))  # noqa: S104 - inside a namespace of our own
             self._tcp = socket.create_server(("0.0.0.0", PORT), backlog=BACKLOG)  # noqa: S104
+            self._unasked = socket.socket(socket.AF_INET, UDP)
         self._udp.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
         self._selector = selectors.DefaultSelector()
         self._wake, self._stop = socket.socketpair()
@@ -62,8 +68,8 @@ class LoadServer:
         self._thread.start()
 
     def send_to(self, address: IPv4Address, port: int, data: bytes) -> None:
-        """Send a datagram from the server's port, unasked."""
-        self._udp.sendto(data, (str(address), port))
+        """Send a datagram, unasked. Not from port 7777: at the CPE it would stand in the way of a flow to there."""
+        self._unasked.sendto(data, (str(address), port))
 
     def close(self) -> None:
         """Stop serving, and end the connections."""
@@ -74,6 +80,7 @@ class LoadServer:
                 key.fileobj.close()
         self._selector.close()
         self._stop.close()
+        self._unasked.close()
         self.watch.close()
 
     def __enter__(self) -> LoadServer:

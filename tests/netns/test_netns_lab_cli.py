@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import subprocess
 import sys
@@ -152,37 +151,3 @@ def test_ended_by_a_signal(name: str, encapsulation: str) -> None:
     up.terminate()
     assert up.wait(30) == 143
     assert namespaces(name) == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("--customers", "0"), "must be 1 to 250"),
-        (("--customers", "251"), "must be 1 to 250"),
-        (("--sharing-ratio", "3"), "power of two"),
-        (("--sharing-ratio", "1"), "power of two"),
-        (("--customers", "16", "--sharing-ratio", "16"), "room for 15 customers .* at least 32"),
-        (("--customers", "4", "--sharing-ratio", "4", "--mode", "map-e"), "room for 3 customers .* at least 8"),
-        (("--sharing-ratio", "2048", "--mode", "map-e"), "power of two from 2 to 1024"),
-    ],
-)
-def test_what_cannot_be_is_refused(lab: Lab, name: str, arguments: tuple[str, ...], words: str) -> None:
-    done = lab("up", *arguments)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert re.search(words, done.stderr), done.stderr
-    assert namespaces(name) == []
-
-
-def test_without_root_and_without_packages(name: str) -> None:
-    """The cause and the remedy, and not a word before it."""
-    command = argv("up", "--prefix", name)
-    nobody = subprocess.run(["setpriv", "--reuid=65534", "--clear-groups", *command], capture_output=True, text=True)
-    assert (nobody.returncode, nobody.stdout) == (1, "")
-    assert "need root" in nobody.stderr
-    # A machine where one package is missing: a PATH with everything else.
-    script = (
-        "import b4client.lab.site as s, b4client.lab.command as c, sys; s.SEARCH_PATH = ''; sys.exit(c.main(['up']))"
-    )
-    bare = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert (bare.returncode, bare.stdout) == (1, "")
-    assert re.search(r"missing packages: .*iproute2.*tcpdump.*apt-get install", bare.stderr)
