@@ -26,7 +26,7 @@ PORT = 7777
 BACKLOG = 4096
 IN_FLIGHT = 256
 """Flows that wait for their first answer at one time, of all customers: queues hold a few hundred packets."""
-RETRY_S = 0.25
+RETRY_S, RETRY_MAX_S = 0.25, 2.0
 """When the NAT finds no free port in its few tries the packet is lost: the application tries again."""
 REQUEST, ANSWER = struct.Struct("!HI"), struct.Struct("!HIH")
 TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
@@ -127,11 +127,12 @@ class LoadServer:
 
 @dataclass(slots=True)
 class _Flow:
-    """A flow that has no answer yet; ``sent_at`` is when it was last tried."""
+    """A flow that has no answer yet; ``sent_at`` is when it was last tried, ``wait_s`` how long it waits for it."""
 
     number: int
     socket: socket.socket
     sent_at: float
+    wait_s: float = RETRY_S
     asked: bool = False
 
 
@@ -191,8 +192,9 @@ class _Filler:
                     self._open(begun)
                 for key, mask in self._selector.select(RETRY_S / 3):
                     answered += self._handle(key.data, mask)
-                before = time.monotonic() - RETRY_S
-                for flow in [f for f in self._waiting.values() if f.sent_at < before]:
+                now = time.monotonic()
+                for flow in [f for f in self._waiting.values() if f.sent_at + f.wait_s < now]:
+                    flow.wait_s = min(flow.wait_s * 1.5, RETRY_MAX_S)
                     self._again(flow)
         return answered
 
@@ -203,19 +205,21 @@ class _Filler:
         self._selector.close()
 
     def _open(self, number: int) -> None:
-        s = socket.socket(socket.AF_INET, self._kind)
-        s.setblocking(False)
-        flow = _Flow(number, s, time.monotonic())
-        self._waiting[number] = flow
+        flow = self._waiting[number] = _Flow(number, socket.socket(socket.AF_INET, self._kind), 0.0)
+        self._connect(flow)
+
+    def _connect(self, flow: _Flow) -> None:
+        flow.sent_at = time.monotonic()
+        flow.socket.setblocking(False)
         with contextlib.suppress(BlockingIOError):
-            s.connect(self._server)
+            flow.socket.connect(self._server)
         wanted = selectors.EVENT_READ
         if self._kind == TCP:
             self._load.tries += 1
             wanted |= selectors.EVENT_WRITE  # connected
         else:
             self._ask(flow)
-        self._selector.register(s, wanted, flow)
+        self._selector.register(flow.socket, wanted, flow)
 
     def _ask(self, flow: _Flow) -> None:
         if self._kind == UDP:
@@ -228,10 +232,15 @@ class _Filler:
         if self._kind == UDP:
             self._ask(flow)
         elif not flow.asked:
-            # The kernel would wait a second and more before its next SYN.
+            # The kernel would wait a second and more before its next SYN. From the same port: should the first have
+            # come through after all, the NAT knows the flow, and does not spend a second outer port on it.
+            port = flow.socket.getsockname()[1]
             self._selector.unregister(flow.socket)
             flow.socket.close()
-            self._open(flow.number)
+            flow.socket = socket.socket(socket.AF_INET, TCP)
+            flow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            flow.socket.bind(("0.0.0.0", port))  # noqa: S104 - inside a namespace of our own
+            self._connect(flow)
 
     def _handle(self, flow: _Flow, mask: int) -> bool:
         """True when ``flow`` got its answer."""
