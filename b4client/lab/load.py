@@ -231,7 +231,7 @@ class _Filler:
     def _again(self, flow: _Flow) -> None:
         if self._kind == UDP:
             self._ask(flow)
-        elif not flow.asked:
+        elif not flow.asked and not _connected(flow.socket):
             # The kernel would wait a second and more before its next SYN. From the same port: should the first have
             # come through after all, the NAT knows the flow, and does not spend a second outer port on it.
             port = flow.socket.getsockname()[1]
@@ -239,7 +239,8 @@ class _Filler:
             flow.socket.close()
             flow.socket = socket.socket(socket.AF_INET, TCP)
             flow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            flow.socket.bind(("0.0.0.0", port))  # noqa: S104 - inside a namespace of our own
+            with contextlib.suppress(OSError):  # what came in this moment made the old one end slowly: another port
+                flow.socket.bind(("0.0.0.0", port))  # noqa: S104 - inside a namespace of our own
             self._connect(flow)
 
     def _handle(self, flow: _Flow, mask: int) -> bool:
@@ -267,6 +268,14 @@ class _Filler:
         self._load.outer.add(port)
         self._load.hold(flow.socket)
         return True
+
+
+def _connected(s: socket.socket) -> bool:
+    try:
+        s.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def fill_all(

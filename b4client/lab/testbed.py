@@ -56,6 +56,7 @@ __all__ = [
     "KEA_IPV4",
     "LAN_HOST",
     "NODES",
+    "POOL",
     "SERVER",
     "Capture",
     "Testbed",

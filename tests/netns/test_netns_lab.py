@@ -21,6 +21,10 @@ from b4client.lab.traffic import PORT, Server, TransferError, Watch, tcp_transfe
 from b4client.model.portset import PortSet
 
 
+UNNOTICED_S = 4.0
+"""A round takes milliseconds; this much only when the machine itself is busy. A lost datagram costs more."""
+
+
 @pytest.fixture(scope="module")
 def network_with(prefix: str, encapsulation: str) -> Iterator[Callable[..., AccessNetwork]]:
     """Call it with AccessPlan's fields for a network that is up; the one that is there is used again if it is such."""
@@ -82,6 +86,7 @@ def test_release_of_one_leaves_the_other_untouched(pair: AccessNetwork) -> None:
         udp_exchange(a.lan, SERVER, requests=1)
         a.client.command("release")
         wait_until(lambda: at_lwaftr(pair) == {of_b}, 10, "the lwAFTR to let go of A")
+        wait_until(lambda: not a.client.status()["dataplane"].get("up"), 10, "A's softwire to go")
         with pytest.raises((TransferError, OSError)):
             udp_exchange(a.lan, SERVER, requests=1, timeout_s=0.5)
         steady.go_on(20)
@@ -93,7 +98,7 @@ def test_release_of_one_leaves_the_other_untouched(pair: AccessNetwork) -> None:
     # RFC 7618 8: who comes back gets what it had.
     assert bound(a)[0] == of_a
     assert held(b) == before
-    assert steady.longest_s < 2
+    assert steady.longest_s < UNNOTICED_S
     assert pair.lwaftr.refused() == refused
 
 
@@ -116,7 +121,7 @@ def test_lab_server_killed_and_started_again_while_traffic_flows(pair: AccessNet
         for steady in (one, two):
             steady.go_on(20)
         assert {bound(a)[0], bound(b)[0]} == before == at_lwaftr(pair)
-    assert max(one.longest_s, two.longest_s) < 2
+    assert max(one.longest_s, two.longest_s) < UNNOTICED_S
     assert pair.lwaftr.refused() == refused
 
 
