@@ -20,7 +20,6 @@ from b4client.lab.nodes import BR, SERVER
 from b4client.lab.traffic import PORT, Server, TransferError, Watch, tcp_transfer, udp_exchange
 from b4client.model.portset import PortSet
 
-
 UNNOTICED_S = 4.0
 """A round takes milliseconds; this much only when the machine itself is busy. A lost datagram costs more."""
 
