@@ -23,13 +23,15 @@ from b4client.lab.netns import LabError, Namespace
 from b4client.lab.traffic import SO_RCVBUFFORCE, Watch
 
 PORT = 7777
+TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
 BACKLOG = 4096
 IN_FLIGHT = 256
 """Flows that wait for their first answer at one time, of all customers: queues hold a few hundred packets."""
-RETRY_S, RETRY_MAX_S = 0.25, 2.0
-"""When the NAT finds no free port in its few tries the packet is lost: the application tries again."""
+FIRST_RETRY_S, RETRY_S, RETRY_MAX_S = 2.0, 0.25, {TCP: 4.0, UDP: 0.5}
+"""When the NAT finds no free port in its few tries the packet is lost: the application tries again, the first time
+before it knows how slow the way is, then after some times what an answer takes, between these limits."""
+PATIENCE = 4
 REQUEST, ANSWER = struct.Struct("!HI"), struct.Struct("!HIH")
-TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
 
 
 def room_for_sockets(count: int) -> None:
@@ -127,12 +129,11 @@ class LoadServer:
 
 @dataclass(slots=True)
 class _Flow:
-    """A flow that has no answer yet; ``sent_at`` is when it was last tried, ``wait_s`` how long it waits for it."""
+    """A flow that has no answer yet; ``sent_at`` is when it was last tried."""
 
     number: int
     socket: socket.socket
     sent_at: float
-    wait_s: float = RETRY_S
     asked: bool = False
 
 
@@ -178,6 +179,7 @@ class _Filler:
 
     def __init__(self, load: Load, namespace: Namespace, server: tuple[str, int], kind: int, in_flight: int) -> None:
         self._in_flight = in_flight
+        self._wait_s, self._slowest_s = min(FIRST_RETRY_S, RETRY_MAX_S[kind]), 0.0
         self._load, self._namespace, self._server, self._kind = load, namespace, server, kind
         self._selector = selectors.DefaultSelector()
         self._waiting: dict[int, _Flow] = {}
@@ -190,11 +192,10 @@ class _Filler:
                 while begun < flows and len(self._waiting) < self._in_flight:
                     begun += 1
                     self._open(begun)
-                for key, mask in self._selector.select(RETRY_S / 3):
+                for key, mask in self._selector.select(RETRY_S / 2):
                     answered += self._handle(key.data, mask)
-                now = time.monotonic()
-                for flow in [f for f in self._waiting.values() if f.sent_at + f.wait_s < now]:
-                    flow.wait_s = min(flow.wait_s * 1.5, RETRY_MAX_S)
+                before = time.monotonic() - self._wait_s
+                for flow in [f for f in self._waiting.values() if f.sent_at < before]:
                     self._again(flow)
         return answered
 
@@ -224,7 +225,8 @@ class _Filler:
     def _ask(self, flow: _Flow) -> None:
         if self._kind == UDP:
             self._load.tries += 1
-        flow.sent_at, flow.asked = time.monotonic(), True
+            flow.sent_at = time.monotonic()
+        flow.asked = True
         with contextlib.suppress(OSError):
             flow.socket.send(REQUEST.pack(self._load.customer, flow.number))
 
@@ -263,6 +265,8 @@ class _Filler:
         if (customer, number) != (self._load.customer, flow.number):
             self._load.astray.append(answer)
             return False
+        self._slowest_s = max(self._slowest_s, time.monotonic() - flow.sent_at)
+        self._wait_s = min(max(RETRY_S, PATIENCE * self._slowest_s), RETRY_MAX_S[self._kind])
         self._selector.unregister(flow.socket)
         del self._waiting[flow.number]
         self._load.outer.add(port)
