@@ -157,7 +157,14 @@ class Load:
         self._held.clear()
 
     def fill(
-        self, namespace: Namespace, server: IPv4Address, kind: int, flows: int, *, timeout_s: float, in_flight: int
+        self,
+        namespace: Namespace,
+        server: IPv4Address,
+        kind: socket.SocketKind,
+        flows: int,
+        *,
+        timeout_s: float,
+        in_flight: int,
     ) -> int:
         """Open ``flows`` more flows, and hold them. Returns how many got an answer within ``timeout_s`` seconds.
 
@@ -177,7 +184,9 @@ class Load:
 class _Filler:
     """The work of one ``Load.fill``."""
 
-    def __init__(self, load: Load, namespace: Namespace, server: tuple[str, int], kind: int, in_flight: int) -> None:
+    def __init__(
+        self, load: Load, namespace: Namespace, server: tuple[str, int], kind: socket.SocketKind, in_flight: int
+    ) -> None:
         self._in_flight = in_flight
         self._wait_s, self._slowest_s = min(FIRST_RETRY_S, RETRY_MAX_S[kind]), 0.0
         self._load, self._namespace, self._server, self._kind = load, namespace, server, kind
@@ -283,7 +292,11 @@ def _connected(s: socket.socket) -> bool:
 
 
 def fill_all(
-    loads: Mapping[int, tuple[Load, Namespace]], server: IPv4Address, kind: int, flows: int, timeout_s: float
+    loads: Mapping[int, tuple[Load, Namespace]],
+    server: IPv4Address,
+    kind: socket.SocketKind,
+    flows: int,
+    timeout_s: float,
 ) -> dict[int, int]:
     """``Load.fill`` for all customers at the same time: customer -> flows that got an answer."""
     in_flight = max(IN_FLIGHT // len(loads), 8)
