@@ -165,10 +165,10 @@ def _show_far_end(screen: Screen, testbed: Testbed, server: traffic.Server) -> N
     screen.lines([f"{value:>10}  {name}" for name, value in counters.items() if value or name.startswith("drop-out")])
 
     def none_outside() -> str:
-        refused = {name: n for name, n in counters.items() if n and name.startswith("drop-")}
+        refused = testbed.lwaftr.refused()
         if refused:
             raise LabError(", ".join(f"{name} {n}" for name, n in refused.items()))
-        return "0 packets outside the port set, 0 dropped for another reason"
+        return "0 packets outside the port set, 0 refused for another reason"
 
     def addresses() -> str:
         peers = {IPv4Address(address) for _, address, _ in server.connections}

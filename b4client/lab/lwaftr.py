@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from b4client import api
+from b4client.lab import aftrfate
 from b4client.lab.binding import Binding
 from b4client.lab.netns import Namespace
 from b4client.lab.process import NodeProcess
@@ -79,5 +80,6 @@ class Lwaftr:
         return {Binding.parse(line["binding"]): line for line in lines}
 
     def refused(self) -> dict[str, int]:
-        """The counters of what it has refused or lost, those above 0."""
-        return {name: n for name, n in self.counters().items() if n and name.startswith("drop-")}
+        """The counters of what it has refused, those above 0. What a full queue lost is congestion, and not among it."""
+        counters = self.counters().items()
+        return {name: n for name, n in counters if n and name.startswith("drop-") and name != aftrfate.QUEUE_FULL}
