@@ -80,6 +80,6 @@ class Lwaftr:
         return {Binding.parse(line["binding"]): line for line in lines}
 
     def refused(self) -> dict[str, int]:
-        """The counters of what it has refused, those above 0. What a full queue lost is congestion, and not among it."""
+        """The counters of what it has refused, those above 0; what a full queue lost is congestion, not among it."""
         counters = self.counters().items()
         return {name: n for name, n in counters if n and name.startswith("drop-") and name != aftrfate.QUEUE_FULL}
