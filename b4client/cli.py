@@ -110,7 +110,8 @@ def build_parser() -> argparse.ArgumentParser:
     level.set_defaults(func=_log_level)
 
     # Its arguments are its own: main hands them over before they are looked at here.
-    commands.add_parser("lab", help="a laboratory on this machine: many customers on one address", add_help=False)
+    text = "a laboratory on this machine: many customers on one address"
+    commands.add_parser("lab", help=text, description=f"{text}; b4client lab --help tells the rest", add_help=False)
     calc.add_parser(commands)
     decode.add_parser(commands)
     return parser

@@ -340,6 +340,8 @@ def man_program() -> str:
         lines += [f".Ss {roff(' '.join(words))}"]
         lines += sentences(sentence(sub.description or text))
         options = [a for a in sub._actions if not isinstance(a, argparse._HelpAction)]
+        if not options:
+            continue  # they are told by the command's own --help
         lines.append(".Bl -tag -width Ds")
         for action in options:
             told = (action.help or "").strip()
