@@ -111,7 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     # Its arguments are its own: main hands them over before they are looked at here.
     text = "a laboratory on this machine: many customers on one address"
-    commands.add_parser("lab", help=text, description=f"{text}; b4client lab --help tells the rest", add_help=False)
+    commands.add_parser("lab", help=text, description=f"{text}; it has a help of its own", add_help=False)
     calc.add_parser(commands)
     decode.add_parser(commands)
     return parser
