@@ -17,6 +17,8 @@ from b4client import api, calc, completion, decode, doctor
 from b4client.config import DEFAULT_CONFIG, DHCP6_MODES, LOG_FORMATS, LOG_LEVELS, STOP_POLICIES, DaemonSettings, load
 from b4client.model.errors import ConfigError, ControlError, DataplaneError, NotRunningError
 
+RUN_DIR_VARIABLE = "B4CLIENT_RUN_DIR"
+"""Where to look for a running client when --run-dir does not say: ``b4client lab shell`` sets it."""
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -24,12 +26,12 @@ EXIT_NOT_RUNNING = 3
 EXIT_CONFIG = 78  # EX_CONFIG: a supervisor must not start us again and again
 
 
-def _run_dir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="sockets and locks (default /run/b4client)")
+def _run_dir(parser: argparse.ArgumentParser, default: str = "/run/b4client") -> None:
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help=f"sockets and locks (default {default})")
 
 
 def _target(parser: argparse.ArgumentParser, *, as_json: bool = False) -> None:
-    _run_dir(parser)
+    _run_dir(parser, f"${RUN_DIR_VARIABLE}, else /run/b4client")
     parser.add_argument("--instance", "--wan", metavar="NAME", help="which one, when several run (its WAN interface)")
     if as_json:
         parser.add_argument("--json", action="store_true", help="as JSON")
@@ -118,6 +120,9 @@ def build_parser() -> argparse.ArgumentParser:
     level.add_argument("level", choices=LOG_LEVELS)
     level.set_defaults(func=_log_level)
 
+    # Its arguments are its own: main hands them over before they are looked at here.
+    text = "a laboratory on this machine: many customers on one address"
+    commands.add_parser("lab", help=text, description=f"{text}; it has a help of its own", add_help=False)
     calc.add_parser(commands)
     decode.add_parser(commands)
     doctor.add_parser(commands)
@@ -176,7 +181,8 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _socket(args: argparse.Namespace) -> Path:
-    return api.find_socket(args.run_dir or DaemonSettings().run_dir, args.instance)
+    run_dir = args.run_dir or Path(os.environ.get(RUN_DIR_VARIABLE) or DaemonSettings().run_dir)
+    return api.find_socket(run_dir, args.instance)
 
 
 def _print_json(value: object) -> None:
@@ -273,7 +279,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit status."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a picture with gaps rather than none on a terminal without UTF-8
-    args = build_parser().parse_args(argv)
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if arguments[:1] == ["lab"]:
+        from b4client.lab.command import main as lab
+
+        return lab(arguments[1:])
+    args = build_parser().parse_args(arguments)
     try:
         return int(args.func(args))
     except ConfigError as error:

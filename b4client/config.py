@@ -10,13 +10,15 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 
 from b4client.model.errors import ConfigError
-from b4client.model.settings import NatTimeouts, ProtocolSettings, SoftwireSettings
-from b4client.model.softwire import Encapsulation, PortForward
+from b4client.model.maprule import DEFAULT_OFFSET_LEN, MappingRule
+from b4client.model.portset import PortSet
+from b4client.model.settings import MECHANISMS, NatTimeouts, ProtocolSettings, SoftwireSettings, StaticSoftwire
+from b4client.model.softwire import Encapsulation, Mode, PortForward
 
 DEFAULT_CONFIG = Path("/etc/b4client.toml")
 INSTANCE_CONFIGS = Path("/etc/b4client")
@@ -31,6 +33,7 @@ IPV4_MTU_FLOOR = 576
 IPV4_MTU_MAX = 65495
 MAX_FORWARDS = 1024
 INTERFACE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,14}"
+MAX_RULES = 1024
 
 T = TypeVar("T")
 
@@ -174,13 +177,52 @@ def _ipv6_list(key: str, value: object) -> tuple[IPv6Address, ...]:
 def _networks(key: str, value: object) -> tuple[IPv4Network, ...]:
     if not isinstance(value, list):
         raise ConfigError(key, f'must be a list such as ["192.168.1.0/24"], not {_kind(value)}')
-    result = []
-    for i, item in enumerate(value):
-        try:
-            result.append(IPv4Network(_text(f"{key}[{i}]", item)))
-        except ValueError as error:
-            raise ConfigError(f"{key}[{i}]", f"{item!r} is no IPv4 network: {error}") from None
-    return tuple(result)
+    return tuple(_ipv4_network(f"{key}[{i}]", item) for i, item in enumerate(value))
+
+
+def _ipv4(key: str, value: object) -> IPv4Address:
+    try:
+        return IPv4Address(_text(key, value))
+    except ValueError:
+        raise ConfigError(key, f"{value!r} is no IPv4 address") from None
+
+
+def _ipv4_network(key: str, value: object) -> IPv4Network:
+    try:
+        return IPv4Network(_text(key, value))
+    except ValueError as error:
+        raise ConfigError(key, f"{value!r} is no IPv4 network: {error}") from None
+
+
+def _prefix(key: str, value: object) -> IPv6Network:
+    try:
+        return IPv6Network(_text(key, value))
+    except ValueError as error:
+        raise ConfigError(key, f"{value!r} is no IPv6 prefix: {error}") from None
+
+
+def _prefixes(key: str, value: object) -> tuple[IPv6Network, ...]:
+    if not isinstance(value, list):
+        raise ConfigError(key, f'must be a list such as ["2001:db8::/56"], not {_kind(value)}')
+    return tuple(dict.fromkeys(_prefix(f"{key}[{i}]", v) for i, v in enumerate(value)))
+
+
+def _mechanisms(key: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ConfigError(key, f"must be a list of {', '.join(MECHANISMS)}, not {_kind(value)}")
+    read = _choice(MECHANISMS)
+    return tuple(dict.fromkeys(read(f"{key}[{i}]", v) for i, v in enumerate(value)))
+
+
+def _aftr(key: str, value: object) -> IPv6Address | str:
+    """The AFTR: an IPv6 address, or a host name, which is taken as absolute (RFC 6334 3)."""
+    text = _text(key, value)
+    if ":" in text:
+        return _ipv6(key, text)
+    name = text.removesuffix(".")
+    if len(name) > 253 or not all(re.fullmatch(r"[A-Za-z0-9_-]{1,63}", label) for label in name.split(".")):
+        raise ConfigError(key, f"{text!r} is neither an IPv6 address nor a host name")
+    return f"{name}."
 
 
 def _octets(low: int, high: int) -> Callable[[str, object], bytes]:
@@ -230,10 +272,7 @@ def read_forward(key: str, value: object) -> PortForward:
         if needed not in value:
             raise ConfigError(f"{key}.{needed}", "is missing")
     port = _integer(1, 65535)(f"{key}.port", value["port"])
-    try:
-        to = IPv4Address(_text(f"{key}.to", value["to"]))
-    except ValueError:
-        raise ConfigError(f"{key}.to", f"{value['to']!r} is no IPv4 address") from None
+    to = _ipv4(f"{key}.to", value["to"])
     if to.is_multicast or to.is_unspecified or to.is_loopback or to.is_link_local:
         raise ConfigError(f"{key}.to", f"{to} is no host of the LAN")
     return PortForward(
@@ -257,6 +296,19 @@ _DHCP: dict[str, tuple[str, _Reader]] = {
     "iaid": ("iaid", _integer(0, 0xFFFFFFFF)),
     "hardware_address": ("hardware_address", _octets(6, 6)),
     "hostname": ("hostname", _hostname),
+    "rfc8539": ("rfc8539", _choice(("auto", "on", "off"))),
+    "saddr_retry": ("saddr_retry_s", _seconds(1, 3600)),
+}
+_SOFTWIRE_PROTOCOL: dict[str, tuple[str, _Reader]] = {
+    "br": ("br", _ipv6),
+    "local": ("local", _ipv6),
+    "aftr": ("aftr", _aftr),
+    "interface_identifier": ("interface_identifier", _choice(("rfc7597", "draft03"))),
+}
+_PROVISIONING: dict[str, tuple[str, _Reader]] = {
+    "mechanisms": ("mechanisms", _mechanisms),
+    "profile": ("profile", _choice(("rfc8026", "rfc8585"))),
+    "prefixes": ("prefixes", _prefixes),
 }
 _DHCP6: dict[str, tuple[str, _Reader]] = {
     "mode": ("dhcp6_mode", _choice(DHCP6_MODES)),
@@ -264,7 +316,6 @@ _DHCP6: dict[str, tuple[str, _Reader]] = {
     "prefix_len_hint": ("prefix_len_hint", _integer(24, 64)),
 }
 _DHCP6_DAEMON: dict[str, tuple[str, _Reader]] = {"socket": ("socket", _choice(SOCKETS))}
-_SOFTWIRE_PROTOCOL: dict[str, tuple[str, _Reader]] = {"br": ("br", _ipv6), "local": ("local", _ipv6)}
 _SOFTWIRE: dict[str, tuple[str, _Reader]] = {
     "device": ("device", _interface),
     "encapsulation": ("encapsulation", _encapsulation),
@@ -305,14 +356,94 @@ def key_of(part: str, attribute: str) -> str:
     """The name in the file of an attribute of one part of Config: ``("daemon", "stop")`` is ``daemon.stop``."""
     if part == "softwire" and attribute in ("forwards", "timeouts"):
         return {"forwards": "forward", "timeouts": "nat.timeouts"}[attribute]
-    if part == "protocol" and attribute in ("br", "local"):
-        return f"softwire.{attribute}"
+    if part == "protocol" and attribute == "static":
+        return "static"
+    if part == "protocol":
+        for section, table in (("softwire", _SOFTWIRE_PROTOCOL), ("provisioning", _PROVISIONING)):
+            if found := next((name for name, (known, _) in table.items() if known == attribute), None):
+                return f"{section}.{found}"
     if any(attribute == known for known, _ in (*_DHCP6.values(), *_DHCP6_DAEMON.values())):
         names = {known: name for name, (known, _) in {**_DHCP6, **_DHCP6_DAEMON}.items()}
         return f"dhcp6.{names[attribute]}"
     tables = {"protocol": _DHCP, "softwire": _SOFTWIRE, "daemon": _DAEMON, "metrics": _METRICS, "hooks": _HOOKS}
     names = {known: name for name, (known, _) in tables[part].items()}
     return f"{SECTION_OF[part]}.{names.get(attribute, attribute)}"
+
+
+# ---- a static softwire
+
+_PORTS = ("offset", "psid", "psid_len")
+
+
+def _port_set(key: str, table: Mapping[str, object], default_offset: int) -> PortSet | None:
+    """``psid`` and ``psid_len`` (and ``offset``) of ``table``; None when it has no PSID."""
+    if "psid" not in table and "psid_len" not in table:
+        return None
+    for needed in ("psid", "psid_len"):
+        if needed not in table:
+            raise ConfigError(f"{key}.{needed}", "is missing: a port set needs psid and psid_len")
+    psid = _integer(0, 0xFFFF)(f"{key}.psid", table["psid"])
+    length = _integer(1, 16)(f"{key}.psid_len", table["psid_len"])
+    try:
+        return PortSet(_offset(key, table, default_offset), length, psid)
+    except ValueError as error:
+        raise ConfigError(f"{key}.psid", str(error)) from None
+
+
+def _offset(key: str, table: Mapping[str, object], default: int) -> int:
+    return _integer(0, 15)(f"{key}.offset", table.get("offset", default))
+
+
+def _rule(key: str, value: object) -> MappingRule:
+    if not isinstance(value, dict):
+        raise ConfigError(key, f"must be a table with ipv6, ipv4, ea_len, not {_kind(value)}")
+    _known(key, value, ("ipv6", "ipv4", "ea_len", *_PORTS, "fmr"))
+    for needed in ("ipv6", "ipv4", "ea_len"):
+        if needed not in value:
+            raise ConfigError(f"{key}.{needed}", "is missing")
+    ports = _port_set(key, value, DEFAULT_OFFSET_LEN)
+    try:
+        return MappingRule(
+            _prefix(f"{key}.ipv6", value["ipv6"]),
+            _ipv4_network(f"{key}.ipv4", value["ipv4"]),
+            _integer(0, 48)(f"{key}.ea_len", value["ea_len"]),
+            _offset(key, value, DEFAULT_OFFSET_LEN),
+            0 if ports is None else ports.psid_len,
+            0 if ports is None else ports.psid,
+            _boolean(f"{key}.fmr", value.get("fmr", False)),
+        )
+    except ValueError as error:
+        raise ConfigError(key, str(error)) from None
+
+
+def _static(table: Mapping[str, object], settings: ProtocolSettings) -> StaticSoftwire:
+    """The ``[static]`` table: a softwire without DHCPv6. Raises ConfigError for what is missing or has no meaning."""
+    if "mode" not in table:
+        raise ConfigError("static.mode", "is missing: lw4o6, map-e or ds-lite")
+    mode = Mode(_choice(tuple(m.value for m in Mode))("static.mode", table["mode"]))
+    allowed: dict[Mode, tuple[str, ...]] = {
+        Mode.LW4O6: ("ipv4", *_PORTS, "bind_prefix"),
+        Mode.MAP_E: ("rule",),
+        Mode.DS_LITE: (),
+    }
+    _known("static", table, ("mode", *allowed[mode]))
+    if mode is Mode.DS_LITE:
+        if settings.aftr is None and settings.br is None:
+            raise ConfigError("softwire.aftr", "is missing: static DS-Lite needs the AFTR's address or name")
+        return StaticSoftwire(mode)
+    if settings.br is None:
+        raise ConfigError("softwire.br", f"is missing: a static {mode.value} softwire needs the BR's address")
+    if mode is Mode.MAP_E:
+        rules = table.get("rule", [])
+        if not isinstance(rules, list) or not 1 <= len(rules) <= MAX_RULES:
+            raise ConfigError("static.rule", f"must be 1 to {MAX_RULES} [[static.rule]] tables")
+        return StaticSoftwire(mode, rules=tuple(_rule(f"static.rule[{i}]", item) for i, item in enumerate(rules)))
+    if "ipv4" not in table:
+        raise ConfigError("static.ipv4", "is missing: the public IPv4 address")
+    static = StaticSoftwire(mode, _ipv4("static.ipv4", table["ipv4"]), _port_set("static", table, 0))
+    if "bind_prefix" in table:
+        static = replace(static, bind_prefix=_prefix("static.bind_prefix", table["bind_prefix"]))
+    return static
 
 
 def _known(where: str, table: Mapping[str, object], names: tuple[str, ...]) -> None:
@@ -341,12 +472,26 @@ def _table(document: Mapping[str, object], name: str) -> Mapping[str, object]:
 
 def parse(document: Mapping[str, object]) -> Config:
     """Turn a TOML document (as ``tomllib`` gives it) into a Config. Raises ConfigError naming the key."""
-    known = ("wan", "dhcp", "dhcp6", "softwire", "nat", "daemon", "metrics", "hooks", "forward")
-    _known("", document, known)
+    sections = (
+        "wan",
+        "dhcp",
+        "dhcp6",
+        "provisioning",
+        "static",
+        "softwire",
+        "nat",
+        "daemon",
+        "metrics",
+        "hooks",
+        "forward",
+    )
+    _known("", document, sections)
     wan, dhcp, softwire = _table(document, "wan"), _table(document, "dhcp"), _table(document, "softwire")
     nat, daemon, dhcp6 = _table(document, "nat"), _table(document, "daemon"), _table(document, "dhcp6")
     _known("wan", wan, ("interface",))
+    provisioning = _table(document, "provisioning")
     _known("dhcp", dhcp, tuple(_DHCP))
+    _known("provisioning", provisioning, tuple(_PROVISIONING))
     _known("dhcp6", dhcp6, (*_DHCP6, *_DHCP6_DAEMON))
     _known("softwire", softwire, (*_SOFTWIRE, *_SOFTWIRE_PROTOCOL))
     _known("nat", nat, ("timeouts",))
@@ -372,6 +517,9 @@ def parse(document: Mapping[str, object]) -> Config:
     protocol = _apply(ProtocolSettings(), "dhcp", dhcp, _DHCP)
     protocol = _apply(protocol, "dhcp6", dhcp6, _DHCP6)
     protocol = _apply(protocol, "softwire", softwire, _SOFTWIRE_PROTOCOL)
+    protocol = _apply(protocol, "provisioning", provisioning, _PROVISIONING)
+    if "static" in document:
+        protocol = replace(protocol, static=_static(_table(document, "static"), protocol))
     realised = _apply(SoftwireSettings(), "softwire", softwire, _SOFTWIRE)
     realised = replace(realised, forwards=forwards, timeouts=_apply(NatTimeouts(), "nat.timeouts", timeouts, _TIMEOUTS))
     interface = _interface("wan.interface", wan["interface"])

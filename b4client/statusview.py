@@ -11,6 +11,12 @@ from b4client.portmap import render_port_map
 
 LABEL = 14
 GOOD, BAD, DIM = "32", "1;31", "2"
+_DESIGNS = {
+    "recirculation": "every port of the set (recirculation)",
+    "one try per packet": "one try per packet",
+    "not shared": "address not shared",
+}
+_MECHANISMS = {"rfc8539": "softwire by DHCP 4o6 (RFC 8539)", "map-e": "MAP-E", "ds-lite": "DS-Lite"}
 _NAMES = {"dns": "DNS", "ntp": "NTP", "domain": "domain", "mtu": "MTU", "domain_search": "search"}
 UNREMARKABLE = ("received-", "sent-query", "sent-information", "sent-dhcp6")
 ASKING = ("idle", "delaying", "asking", "soliciting", "requesting", "waiting")
@@ -28,7 +34,12 @@ def render_status(answer: Mapping[str, Any], *, colour: bool = False, width: int
 
     state, lease = str(answer.get("state", "?")), answer.get("lease")
     softwire, dataplane = answer.get("softwire"), answer.get("dataplane") or {}
+    if softwire is not None and softwire.get("mode") == "ds-lite":
+        dataplane = {**dataplane, "nat": None}  # the AFTR's affair
     waiting = answer.get("waiting_for")
+    without_lease = waiting is None and lease is None and softwire is not None
+    if without_lease:
+        state = "IPv4 without a lease"
     shown = paint(state, GOOD if waiting is None else BAD)
     lines = [line("state", f"{shown} for {duration(answer.get('state_for_s'))}")]
     if waiting is not None:
@@ -42,7 +53,12 @@ def render_status(answer: Mapping[str, Any], *, colour: bool = False, width: int
         lines += [line("address", _address(lease)), line("lease", _lease(lease))]
         lines += [line(_NAMES.get(k, k), _option(k, v)) for k, v in (lease.get("options") or {}).items()]
     if softwire is not None:
-        lines.append(line("softwire", f"{softwire['binding_ipv6_addr']} to {softwire['br_ipv6_addr']} (BR)"))
+        if lease is None:
+            lines.append(line("address", _softwire_address(softwire)))
+        far = "AFTR" if softwire.get("mode") == "ds-lite" else "BR"
+        lines.append(line("softwire", f"{softwire['binding_ipv6_addr']} to {softwire['br_ipv6_addr']} ({far})"))
+        if softwire.get("forwarding_rules"):
+            lines.append(line("", f"{softwire['forwarding_rules']} forwarding rules, not used: all goes by the BR"))
         if softwire.get("problem"):
             lines.append(line("", paint(f"problem: {softwire['problem']}", BAD)))
     lines += [line("device" if i == 0 else "", text) for i, text in enumerate(_device(dataplane))]
@@ -54,7 +70,7 @@ def render_status(answer: Mapping[str, Any], *, colour: bool = False, width: int
         lines.append(line("hook", paint(str(answer["hook_problem"]), BAD)))
     if answer.get("store_problem"):
         lines.append(line("storage", paint(str(answer["store_problem"]), BAD)))
-    ports = None if lease is None else lease.get("ports")
+    ports = (lease if lease is not None else softwire or {}).get("ports")
     if ports is not None:
         portset = PortSet(ports["offset"], ports["psid_len"], ports["psid"])
         picture = render_port_map(portset, width=width, colour=colour)
@@ -92,14 +108,30 @@ def _wan(wan: Mapping[str, Any]) -> str:
 
 
 def _provisioning(p: Mapping[str, Any]) -> str:
-    if p.get("state") in ASKING and not p.get("containers") and p.get("servers_4o6") is None:
+    if p.get("state") == "static":
+        return f"from the configuration: {p.get('mechanism') or 'nothing that fits together'}"
+    if p.get("state", "idle") in ASKING and not p.get("containers") and p.get("servers_4o6") is None:
         return "nothing handed over yet" if p.get("mode") == "external" else "no answer of a DHCPv6 server yet"
     servers = p.get("servers_4o6")
     text = "no option 88" if servers is None else f"DHCP 4o6 server {', '.join(servers) or 'by multicast'}"
-    containers = ", ".join(p.get("containers", ())) or "no container"
+    parts = [text, ", ".join(p.get("containers", ())) or "no container"]
+    if p.get("aftr"):
+        parts.append(f"AFTR {p['aftr']}")
+    if p.get("mechanism"):
+        parts.append(f"in use: {_MECHANISMS.get(p['mechanism'], p['mechanism'])}")
     if p.get("mode") == "external":
-        return f"{text}; {containers}; handed over"
-    return f"{text}; {containers}; refreshed in {duration(p.get('refresh_in_s'))}"
+        parts.append("handed over")
+    else:
+        parts.append(f"refreshed in {duration(p.get('refresh_in_s'))}")
+    return "; ".join(parts)
+
+
+def _softwire_address(softwire: Mapping[str, Any]) -> str:
+    if softwire.get("mode") == "ds-lite":
+        return f"{softwire['ipv4']}, translated by the AFTR"
+    if softwire.get("ipv4_prefix"):
+        return f"{softwire['ipv4']} of {softwire['ipv4_prefix']}, not shared"
+    return _address({**softwire, "address": softwire["ipv4"]})
 
 
 def _leased6(item: Mapping[str, Any]) -> str:
@@ -147,6 +179,11 @@ def _device(d: Mapping[str, Any]) -> list[str]:
             f"sent {traffic['tx_packets']} packets ({traffic['tx_bytes']} octets), "
             f"received {traffic['rx_packets']} ({traffic['rx_bytes']})"
         )
+    nat = d.get("nat") or {}
+    if nat.get("problem"):
+        lines.append(f"NAT: {nat['design']}, since {nat['problem']}")
+    elif nat.get("design"):
+        lines.append(f"NAT: {_DESIGNS.get(str(nat['design']), str(nat['design']))}")
     if d.get("routes"):
         lines.append(f"routes {', '.join(d['routes'])}")
     return lines

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import tomllib
-from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 import pytest
 
 from b4client import config
 from b4client.model.errors import ConfigError
-from b4client.model.settings import NatTimeouts, ProtocolSettings, SoftwireSettings
-from b4client.model.softwire import Encapsulation, PortForward
+from b4client.model.maprule import MappingRule
+from b4client.model.portset import PortSet
+from b4client.model.settings import NatTimeouts, ProtocolSettings, SoftwireSettings, StaticSoftwire
+from b4client.model.softwire import Encapsulation, Mode, PortForward
 
 FULL = """
 [wan]
@@ -27,12 +29,20 @@ duid = "00:03:00:01:02:00:00:00:00:01"
 iaid = 7
 hardware_address = "02-00-00-00-00-01"
 hostname = "cpe-1"
+rfc8539 = "on"
+saddr_retry = 30
+[provisioning]
+mechanisms = ["dhcp4o6", "lw4o6"]
+profile = "rfc8585"
+prefixes = ["2001:db8:12:3400::/56"]
 [dhcp6]
 mode = "address+prefix"
 socket = "packet"
 rapid_commit = true
 prefix_len_hint = 56
 [softwire]
+aftr = "aftr.example"
+interface_identifier = "draft03"
 br = "2001:db8:ffff::1"
 local = "2001:db8:1::46"
 device = "b4tun"
@@ -84,6 +94,13 @@ def test_every_setting_reaches_its_place() -> None:
         iaid=7,
         hardware_address=bytes.fromhex("020000000001"),
         hostname="cpe-1",
+        rfc8539="on",
+        saddr_retry_s=30.0,
+        mechanisms=("dhcp4o6", "lw4o6"),
+        profile="rfc8585",
+        prefixes=(IPv6Network("2001:db8:12:3400::/56"),),
+        aftr="aftr.example.",
+        interface_identifier="draft03",
         dhcp6_mode="address+prefix",
         rapid_commit=True,
         prefix_len_hint=56,
@@ -143,6 +160,14 @@ def test_the_wan_is_all_that_is_needed() -> None:
         ("[softwire]\nmtu = 68", "softwire.mtu", "576"),
         ("[softwire]\nlan = ['192.168.1.1/24']", "softwire.lan[0]", "host bits"),
         ("[softwire]\ndevice = 'eth0'", "softwire.device", "is the WAN"),
+        ("[softwire]\naftr = 'a b'", "softwire.aftr", "neither an IPv6 address nor a host name"),
+        ("[softwire]\naftr = 'ff02::1'", "softwire.aftr", "no unicast address"),
+        ("[softwire]\ninterface_identifier = 'x'", "softwire.interface_identifier", "rfc7597, draft03"),
+        ("[provisioning]\nmechanisms = ['map-t']", "provisioning.mechanisms[0]", "dhcp4o6, lw4o6, map-e, ds-lite"),
+        ("[provisioning]\nprefixes = ['2001:db8::1/64']", "provisioning.prefixes[0]", "host bits"),
+        ("[provisioning]\nprofile = 'rfc'", "provisioning.profile", "rfc8026, rfc8585"),
+        ("[dhcp]\nrfc8539 = true", "dhcp.rfc8539", "auto, on, off"),
+        ("[dhcp]\nsaddr_retry = 0", "dhcp.saddr_retry", "1 to 3600"),
         ("[nat]\ntimeout = 1", "nat.timeout", "did you mean 'timeouts'"),
         ("[nat.timeouts]\nudp = 0", "nat.timeouts.udp", "from 1"),
         ("[daemon]\nstate_dir = 'x'", "daemon.state_dir", "absolute"),
@@ -193,18 +218,91 @@ def test_the_example_shows_the_defaults() -> None:
     read = config.parse(tomllib.loads(example.read_text()))
     assert read == config.Config("eth0")
     text = example.read_text()
-    dhcp6 = config._DHCP6 | config._DHCP6_DAEMON
-    for known in (
-        dhcp6,
-        config._DHCP,
-        config._SOFTWIRE,
-        config._SOFTWIRE_PROTOCOL,
-        config._TIMEOUTS,
-        config._DAEMON,
-        config._METRICS,
-        config._HOOKS,
-    ):
+    tables = (config._DHCP, config._PROVISIONING, config._SOFTWIRE, config._SOFTWIRE_PROTOCOL, config._TIMEOUTS)
+    for known in (*tables, config._DHCP6, config._DHCP6_DAEMON, config._DAEMON, config._METRICS, config._HOOKS):
         for name in known:
             assert f"{name} = " in text, f"{name} is not in the example"
     uncommented = tomllib.loads("\n".join(line.removeprefix("# ") for line in text.splitlines()[3:]))
-    assert config.parse(uncommented).softwire.forwards[0].to_port == 80
+    read = config.parse(uncommented)
+    assert read.softwire.forwards[0].to_port == 80
+    assert read.protocol.static == StaticSoftwire(
+        Mode.LW4O6, IPv4Address("192.0.2.18"), PortSet(0, 8, 0x34), IPv6Network("2001:db8:12:3400::/56")
+    )
+
+
+# ---- a static softwire
+
+WAN = "[wan]\ninterface = 'eth0'\n"
+BR = "[softwire]\nbr = '2001:db8:ffff::1'\n"
+
+
+def static(text: str, more: str = BR) -> ProtocolSettings:
+    return config.parse(tomllib.loads(WAN + more + "[static]\n" + text)).protocol
+
+
+def test_static_lw4o6() -> None:
+    assert static("mode = 'lw4o6'\nipv4 = '192.0.2.18'").static == StaticSoftwire(Mode.LW4O6, IPv4Address("192.0.2.18"))
+
+
+def test_static_map_e() -> None:
+    read = static(
+        "mode = 'map-e'\n[[static.rule]]\nipv6 = '2001:db8::/40'\nipv4 = '192.0.2.0/24'\nea_len = 16\n"
+        "[[static.rule]]\nipv6 = '2001:db8:ff00::/56'\nipv4 = '192.0.2.18/32'\nea_len = 0\n"
+        "offset = 4\npsid = 3\npsid_len = 4\nfmr = true"
+    ).static
+    assert read is not None
+    assert read.rules == (
+        MappingRule(IPv6Network("2001:db8::/40"), IPv4Network("192.0.2.0/24"), 16),
+        MappingRule(IPv6Network("2001:db8:ff00::/56"), IPv4Network("192.0.2.18/32"), 0, 4, 4, 3, True),
+    )
+
+
+@pytest.mark.parametrize(
+    ("aftr", "read"),
+    [
+        ("aftr.example", "aftr.example."),
+        ("aftr.example.", "aftr.example."),
+        ("2001:db8::1", IPv6Address("2001:db8::1")),
+    ],
+)
+def test_static_ds_lite(aftr: str, read: IPv6Address | str) -> None:
+    settings = static("mode = 'ds-lite'", f"[softwire]\naftr = '{aftr}'\n")
+    assert (settings.static, settings.aftr) == (StaticSoftwire(Mode.DS_LITE), read)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "words"),
+    [
+        ("", "static.mode", "missing"),
+        ("mode = 'map-t'", "static.mode", "lw4o6, map-e, ds-lite"),
+        ("mode = 'lw4o6'", "static.ipv4", "missing"),
+        ("mode = 'lw4o6'\nipv4 = 'x'", "static.ipv4", "no IPv4 address"),
+        ("mode = 'lw4o6'\nipv4 = '192.0.2.1'\npsid = 1", "static.psid_len", "missing"),
+        ("mode = 'lw4o6'\nipv4 = '192.0.2.1'\npsid = 16\npsid_len = 4", "static.psid", "does not fit"),
+        ("mode = 'lw4o6'\nipv4 = '192.0.2.1'\npsid = 1\npsid_len = 4\noffset = 13", "static.psid", "exceed"),
+        ("mode = 'lw4o6'\nrule = []", "static.rule", "unknown setting"),
+        ("mode = 'lw4o6'\nipv4 = '192.0.2.1'\nbind_prefix = '::1/64'", "static.bind_prefix", "host bits"),
+        ("mode = 'map-e'", "static.rule", "1 to 1024"),
+        ("mode = 'map-e'\nrule = [3]", "static.rule[0]", "a table"),
+        ("mode = 'map-e'\nrule = [{ipv6 = '2001:db8::/40'}]", "static.rule[0].ipv4", "missing"),
+        (
+            "mode = 'map-e'\nrule = [{ipv6 = '2001:db8::/40', ipv4 = '10.0.0.0/24', ea_len = 30}]",
+            "static.rule[0]",
+            "exceeds",
+        ),
+    ],
+)
+def test_a_static_softwire_that_lacks_something(text: str, key: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        static(text)
+    assert caught.value.key == key
+    assert words in caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("mode", "key"), [("lw4o6", "softwire.br"), ("map-e", "softwire.br"), ("ds-lite", "softwire.aftr")]
+)
+def test_a_static_softwire_needs_its_far_end(mode: str, key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        static(f"mode = '{mode}'", "")
+    assert caught.value.key == key

@@ -147,10 +147,10 @@ def test_alerts_name_only_what_exists() -> None:
 
 
 def test_fates_in_alerts_are_the_nats_own() -> None:
-    from b4client.dataplane import plan
+    from b4client.dataplane import ruleset
 
     text = (GRAFANA / "alerts.yml").read_text()
-    assert set(re.findall(r'fate="([^"]*)"', text)) <= set(plan.COUNTERS)
+    assert set(re.findall(r'fate="([^"]*)"', text)) <= set(ruleset.COUNTERS)
 
 
 @pytest.mark.parametrize("name", metrics.METRICS)

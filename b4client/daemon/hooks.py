@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from b4client.config import HookSettings
-from b4client.daemon import resolver
+from b4client.daemon import dnsrecord
 from b4client.daemon.hookenv import PATH, Told, environment
 
 log = logging.getLogger("b4client.hooks")
@@ -76,11 +76,11 @@ class Hooks:
                 await self._run_script(self.settings.script, reason, subject)
 
     async def _tell_resolver(self, reason: str, told: Told) -> None:
-        way = resolver.find(self.settings.dns, path=self._path)
+        way = dnsrecord.find(self.settings.dns, path=self._path)
         if way is None:
             return
         down = reason == "down"
-        for command in resolver.revert(way, told.device) if down else resolver.set_servers(way, told):
+        for command in dnsrecord.revert(way, told.device) if down else dnsrecord.set_servers(way, told):
             program = shutil.which(command.argv[0], path=self._path)
             if program is None:
                 self._complain(f"{command.argv[0]} is not installed: the DNS servers are told to nobody")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -71,15 +71,16 @@ def _lock(run_dir: Path, name: str, what: str, reason: str, remedy: str) -> Iter
         yield
 
 
-def wait_for_interface(wan: str, wait_s: float) -> rtnl.LinkState:
-    """The WAN as it is, after waiting a while for it to appear. Raises DataplaneError naming what there is."""
+def wait_for_interface(wan: str, wait_s: float, observe: Callable[[], rtnl.LinkState | None]) -> rtnl.LinkState:
+    """The WAN as ``observe`` sees it, after waiting a while for it to appear. Raises DataplaneError naming what there
+    is."""
     retry = tenacity.Retrying(
         retry=tenacity.retry_if_result(lambda link: link is None),
         stop=tenacity.stop_after_delay(wait_s),
         wait=tenacity.wait_fixed(0.2),
         retry_error_callback=lambda _: None,
     )
-    link: rtnl.LinkState | None = retry(rtnl.observe_link, wan)
+    link: rtnl.LinkState | None = retry(observe)
     if link is not None:
         return link
     present = ", ".join(sorted(p.name for p in Path("/sys/class/net").glob("*"))) or "none"

@@ -17,12 +17,13 @@ import time
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from b4client import api
 from b4client.config import Config, MetricsSettings
-from b4client.daemon import clock, logs, notify, privileges
+from b4client.daemon import clock, logs, notify, privileges, resolver
 from b4client.daemon.commands import commands, render_metrics
 from b4client.daemon.control import ControlServer
 from b4client.daemon.instance import device_lock, instance_lock, process_started_at, wait_for_interface
@@ -102,7 +103,9 @@ class Daemon:
             # A thread of its own: those that do the work are made with the privileges that are left by then.
             with ThreadPoolExecutor(1) as early:
                 wait_s = settings.daemon.interface_wait_s
-                self.link = await self.loop.run_in_executor(early, wait_for_interface, settings.wan, wait_s)
+                self.link = await self.loop.run_in_executor(
+                    early, wait_for_interface, settings.wan, wait_s, self._observe_link
+                )
                 binding = await self.loop.run_in_executor(early, self.wan_side.binding)
             protocol = settings.protocol
             hardware = protocol.hardware_address or self.link.hardware_address or b""
@@ -251,6 +254,10 @@ class Daemon:
                 self.installs += 1
                 self.timings["install_asked_at"] = clock.boot_now()
                 self._start(self._kernel_job(lambda: self._install(config)), name="kernel")
+            case effects.PrepareAddress(address):
+                self._start(self._kernel_job(lambda: self._prepare_address(address)), name="kernel")
+            case effects.Resolve(name):
+                resolver.resolve(name, lambda event: self.loop.call_soon_threadsafe(self.post, event))
             case effects.Withdraw():
                 self._lease = None
                 self._start(self._withdraw_job(), name="kernel")
@@ -346,6 +353,13 @@ class Daemon:
         if not self._kernel_jobs:
             self._tell_hooks(None)
 
+    def _prepare_address(self, address: IPv6Address) -> events.Event:
+        try:
+            self.dataplane.prepare_address(self.config.wan, address)
+        except DataplaneError as error:
+            return events.AddressFailed(address, str(error))
+        return events.AddressReady(address)
+
     def _withdraw(self) -> None:
         try:
             self.dataplane.withdraw()
@@ -361,7 +375,7 @@ class Daemon:
             self._socket.close()
 
     async def _look_at_link(self) -> None:
-        old, new = self.link, await self.in_worker(lambda: rtnl.observe_link(self.config.wan))
+        old, new = self.link, await self.in_worker(self._observe_link)
         if new == old:
             return
         self.link = new
@@ -373,6 +387,11 @@ class Daemon:
             self._socket.guard(new.addresses)
         moved = new is not None and new.up and (replaced or old is None or not old.up)
         self.post(self._link_event(new, moved=moved))
+
+    def _observe_link(self) -> rtnl.LinkState | None:
+        """The WAN without the addresses that are there because of us: they say nothing about the provider."""
+        link, own = rtnl.observe_link(self.config.wan), self.dataplane.own_addresses()
+        return link and replace(link, addresses=tuple(a for a in link.addresses if a not in own))
 
     @staticmethod
     def _link_event(link: rtnl.LinkState | None, *, moved: bool) -> events.LinkChanged:

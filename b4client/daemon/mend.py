@@ -22,7 +22,7 @@ from b4client.daemon.mendpolicy import Look, MendPolicy, Remark
 from b4client.daemon.watch import DeathWatch, Doorbell
 from b4client.dataplane import userspace
 from b4client.dataplane.apply import Dataplane, DidNotStay
-from b4client.dataplane.plan import table_name
+from b4client.dataplane.ruleset import table_name
 from b4client.model.errors import DataplaneError
 from b4client.model.settings import SoftwireSettings
 from b4client.model.softwire import SoftwireConfig

@@ -99,9 +99,9 @@ def settle(config: Config) -> bool:
 def _hooks_write(hooks: HookSettings) -> bool:
     if hooks.script is not None or hooks.dns == "none":
         return hooks.script is not None
-    from b4client.daemon import resolver
+    from b4client.daemon import dnsrecord
 
-    return resolver.find(hooks.dns) == "resolvconf"
+    return dnsrecord.find(hooks.dns) == "resolvconf"
 
 
 def confine(directories: Iterable[Path], files: Iterable[Path]) -> bool:

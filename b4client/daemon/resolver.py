@@ -1,57 +1,35 @@
-"""Handing the provider's DNS servers over: the commands of systemd-resolved and resolvconf, as argument lists. Pure,
-apart from ``find``.
-
-Off by default: a softwire's hosts resolve over IPv6 (RFC 6333 5.5 [L-14]), and each IPv4 query would cost a port.
-"""
+"""Names to IPv6 addresses, in a thread that nobody waits for: a resolver may take half a minute to give up."""
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import dataclass
-from pathlib import Path
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+from ipaddress import IPv6Address
 
-from b4client.daemon.hookenv import PATH, Told
+from b4client.protocol.events import Resolved
 
-RESOLVED_RUNS = Path("/run/systemd/resolve")
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """A program with its arguments, and what it reads."""
-
-    argv: tuple[str, ...]
-    text: str = ""
+MAX_ADDRESSES = 16
 
 
-def find(way: str, *, path: str = PATH, resolved_runs: Path = RESOLVED_RUNS) -> str | None:
-    """``resolved`` or ``resolvconf`` for the setting ``hooks.dns``; None when nobody is to be told or is there."""
-    if way == "auto":
-        if resolved_runs.exists() and shutil.which("resolvectl", path=path):
-            return "resolved"
-        return "resolvconf" if shutil.which("resolvconf", path=path) else None
-    return None if way == "none" else way
+def resolve(name: str, answer: Callable[[Resolved], object]) -> None:
+    """Ask for the AAAA records of ``name``; ``answer`` is called once, from the thread."""
+
+    def work() -> None:
+        event = look_up(name)
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            answer(event)
+
+    threading.Thread(target=work, name="resolver", daemon=True).start()
 
 
-def set_servers(way: str, told: Told) -> list[Command]:
-    """Make ``told``'s servers known. Without servers: take back what was made known."""
-    if not told.servers:
-        return revert(way, told.device)
-    servers = tuple(map(str, told.servers))
-    if way == "resolved":
-        return [
-            Command(("resolvectl", "dns", told.device, *servers)),
-            Command(("resolvectl", "domain", told.device, *(told.domains or ("",)))),
-        ]
-    lines = [*(f"nameserver {s}" for s in servers), *([f"search {' '.join(told.domains)}"] if told.domains else [])]
-    return [Command(("resolvconf", "-a", _record(told.device)), "\n".join(lines) + "\n")]
-
-
-def revert(way: str, device: str) -> list[Command]:
-    """Take back what was made known for ``device``."""
-    if way == "resolved":
-        return [Command(("resolvectl", "revert", device))]
-    return [Command(("resolvconf", "-d", _record(device)))]
-
-
-def _record(device: str) -> str:
-    return f"{device}.b4client"
+def look_up(name: str) -> Resolved:
+    """The answer, or none and the reason. RFC 6333 5.5: over IPv6, as the machine's resolver is configured."""
+    try:
+        found = socket.getaddrinfo(name, None, socket.AF_INET6, socket.SOCK_DGRAM)
+    except (OSError, UnicodeError) as error:
+        return Resolved(name, (), getattr(error, "strerror", None) or str(error))
+    # A link-local answer carries its scope in the text.
+    addresses = (IPv6Address(str(sockaddr[0]).partition("%")[0]) for *_, sockaddr in found)
+    return Resolved(name, tuple(dict.fromkeys(addresses))[:MAX_ADDRESSES])

@@ -8,12 +8,12 @@ import math
 import os
 import uuid
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
 from b4client.model.errors import WireError
-from b4client.model.lease import Lease4, StoredLease
+from b4client.model.lease import Lease4, LeasedSoftwire, StoredLease
 from b4client.model.portset import PortSet
 from b4client.wire import identity
 
@@ -93,6 +93,7 @@ class Store:
             "saved_boot": now,
             "saved_wall": wall,
             "options": [[code, value.hex()] for code, value in lease.options[:MAX_OPTIONS]],
+            "softwire": None if lease.softwire is None else _plain_softwire(lease.softwire),
         }
         self._write(self._lease_file, json.dumps(document, indent=1) + "\n")
 
@@ -147,6 +148,7 @@ class Store:
             t2 + shift,
             expires + shift,
             options,
+            None if d.get("softwire") is None else _revive_softwire(d["softwire"]),
         )
         return StoredLease(lease, IPv6Address(d["source"]), trusted)
 
@@ -184,6 +186,22 @@ class Store:
         if text != self.problem:
             log.warning("%s", text)
         self.problem = text
+
+
+def _plain_softwire(softwire: LeasedSoftwire) -> dict[str, Any]:
+    return {
+        "brs": [str(br) for br in softwire.brs],
+        "bind_prefix": None if softwire.bind_prefix is None else str(softwire.bind_prefix),
+        "saddr": None if softwire.saddr is None else str(softwire.saddr),
+    }
+
+
+def _revive_softwire(d: dict[str, Any]) -> LeasedSoftwire:
+    brs = tuple(IPv6Address(br) for br in d["brs"])
+    if not brs:
+        raise DamagedFile("a softwire without BR")
+    prefix = None if d["bind_prefix"] is None else IPv6Network(d["bind_prefix"])
+    return LeasedSoftwire(brs, prefix, None if d["saddr"] is None else IPv6Address(d["saddr"]))
 
 
 def _finite(instant: float) -> float | None:

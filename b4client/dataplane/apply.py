@@ -7,49 +7,49 @@ order. The NAT rules are in place before the address and the route, so that noth
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Address
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 from typing import Any
 
-from b4client.dataplane import nft, rtnl, sysctl, userspace
+from b4client.dataplane import capabilities, conntrack, loopdevice, nft, rtnl, sysctl, userspace
+from b4client.dataplane.capabilities import Capabilities
 from b4client.dataplane.memory import Memory, MemoryFile, digest
-from b4client.dataplane.plan import Plan, plan, table_name
+from b4client.dataplane.plan import RECIRCULATION, Plan, plan
+from b4client.dataplane.recirculation import LoopPlan, loop_plan
+from b4client.dataplane.ruleset import table_name
+from b4client.dataplane.undo import MEMORY, DidNotStay, Undo, undoing
 from b4client.model.errors import DataplaneError
 from b4client.model.settings import SoftwireSettings
 from b4client.model.softwire import Encapsulation, SoftwireConfig
 
+__all__ = ["Applied", "Dataplane", "DidNotStay", "Observed"]
+
 log = logging.getLogger("b4client.dataplane")
 
 DEFAULT_PATH_MTU = 1500
-MEMORY = "memory"
-
-
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What this machine can do. ``userspace`` is None when the userspace softwire works, else the reason in words."""
-
-    ip6tnl: bool
-    userspace: str | None
-    ct_timeouts: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
     """The outcome of ``install``: ``changed`` False when the kernel was as wanted already, else ``repaired`` names what
-    was not."""
+    was not; ``nat`` names the design."""
 
     changed: bool
     kind: str
     mtu: int
+    nat: str
     repaired: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """The kernel's state of the softwire, for ``status``. ``counters`` are the nft table's, by name."""
+    """The kernel's state of the softwire, for ``status``. ``counters`` are the nft table's, by name; ``nat`` is the
+    design in force and, where it is not the exact one, why."""
 
     device: str
     kind: str | None
@@ -62,43 +62,7 @@ class Observed:
     traffic: dict[str, int] = field(default_factory=dict)
     counters: dict[str, dict[str, int]] = field(default_factory=dict)
     pump: dict[str, Any] | None = None
-
-
-class DidNotStay(DataplaneError):
-    """What was set up was gone when it was looked at again: ``missing``."""
-
-    def __init__(self, missing: tuple[str, ...]) -> None:
-        super().__init__(
-            "set up the softwire",
-            f"{', '.join(missing)} did not stay",
-            transient=True,
-            remedy="Another program removes it: look for network managers and firewalls that own all interfaces.",
-        )
-        self.missing = missing
-
-
-class _Undo:
-    """Steps back, taken in reverse when a change fails."""
-
-    def __init__(self) -> None:
-        self._steps: list[tuple[str, Callable[[], object]]] = []
-
-    def add(self, what: str, step: Callable[[], object]) -> None:
-        self._steps.append((what, step))
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What was changed, in the order of the changes."""
-        return tuple(dict.fromkeys(what for what, _ in self._steps if what != MEMORY))
-
-    def run(self) -> list[str]:
-        problems = []
-        for what, step in reversed(self._steps):
-            try:
-                step()
-            except DataplaneError as error:
-                problems.append(f"{what}: {error}")
-        return problems
+    nat: dict[str, str | None] = field(default_factory=dict)
 
 
 class Dataplane:
@@ -119,15 +83,12 @@ class Dataplane:
     def probe(self) -> Capabilities:
         """Find out once what this machine can do. Raises DataplaneError when it can do nothing for us."""
         if self._capabilities is None:
-            rules = self._rules()
-            rules.probe()
-            self._capabilities = Capabilities(
-                ip6tnl=self._settings.encapsulation is not Encapsulation.USERSPACE and rtnl.has_ip6tnl(),
-                userspace=userspace.available(),
-                ct_timeouts=self._probe_ct_timeouts(rules),
-            )
-            if self._encapsulation(self._capabilities) is not Encapsulation.USERSPACE and self._standby is not None:
+            with rtnl.session():
+                found = capabilities.probe(self._settings, self._rules())
+            wanted = found.encapsulation(self._settings.encapsulation)
+            if wanted is not Encapsulation.USERSPACE and self._standby is not None:
                 self._standby.close()
+            self._capabilities = found
         return self._capabilities
 
     def prepare(self) -> None:
@@ -143,33 +104,6 @@ class Dataplane:
             with suppress(DataplaneError):
                 self._standby = userspace.Standby(self._run_dir)
 
-    @staticmethod
-    def _probe_ct_timeouts(rules: nft.Nft) -> bool:
-        name = "b4client_probe"
-        text = (
-            f"table ip {name} {{\nct timeout t {{\nprotocol udp\nl3proto ip\npolicy = {{ unreplied : 120 }}\n}}\n}}\n"
-            f"delete table ip {name}\n"
-        )
-        try:
-            rules.run("look for conntrack timeouts", text)
-        except DataplaneError:
-            return False
-        return True
-
-    def _encapsulation(self, found: Capabilities) -> Encapsulation:
-        wanted = self._settings.encapsulation
-        if wanted is not Encapsulation.USERSPACE and found.ip6tnl:
-            return Encapsulation.KERNEL
-        if wanted is Encapsulation.KERNEL:
-            raise DataplaneError(
-                "make a kernel softwire",
-                "this kernel has no ip6_tunnel driver",
-                remedy="modprobe ip6_tunnel, install the kernel's module package, or use encapsulation = userspace.",
-            )
-        if found.userspace is not None:
-            raise DataplaneError("make a userspace softwire", found.userspace)
-        return Encapsulation.USERSPACE
-
     def _rules(self) -> nft.Nft:
         if self._nft is None:
             self._nft = nft.Nft()
@@ -179,6 +113,29 @@ class Dataplane:
         if self._memory is None:
             self._memory = self._file.load()
         return self._memory
+
+    # ---- addresses of ours on the WAN
+
+    def own_addresses(self) -> frozenset[IPv6Address]:
+        """The IPv6 addresses that we have added to the WAN, this process or one before."""
+        return frozenset(IPv6Address(address) for address in self._remembered().wan_addresses)
+
+    def prepare_address(self, wan: str, address: IPv6Address) -> None:
+        """Add an address for a softwire that is to come (RFC 8539 7.1), and wait until it may be used. Idempotent.
+
+        ``install`` keeps the one it needs and removes the others; ``withdraw`` removes all. Raises DataplaneError.
+        """
+        link = rtnl.observe_link(wan)
+        if link is None:
+            raise DataplaneError(f"add {address} to {wan}", "no such interface")
+        memory = self._remembered()
+        if rtnl.has_address6(link.index, address):
+            return
+        if str(address) not in memory.wan_addresses:
+            # Before it is there: whatever happens next, it is known to be ours.
+            memory.wan, memory.wan_addresses = wan, [*memory.wan_addresses, str(address)]
+            self._file.save(memory)
+        rtnl.add_address6(wan, address)
 
     # ---- install
 
@@ -191,22 +148,50 @@ class Dataplane:
     def install(self, config: SoftwireConfig) -> Applied:
         """Make the kernel as ``config`` wants. Idempotent; all or nothing: on DataplaneError the old state holds."""
         found = self.probe()
-        wan = rtnl.observe_link(config.wan)
-        if wan is None:
-            raise DataplaneError(f"install the softwire over {config.wan}", "no such interface")
-        target = plan(
-            config,
-            self._settings,
-            encapsulation=self._encapsulation(found),
-            path_mtu=rtnl.path_mtu(config.remote) or wan.mtu or DEFAULT_PATH_MTU,
-            ct_timeouts=found.ct_timeouts,
-        )
-        with self._undoing() as undo:
-            changed = self._apply(target, wan.index, f"{config.ipv4} {config.ports}", undo)
-            if changed:
-                self._verify(target)
+        with rtnl.session():
+            wan = rtnl.observe_link(config.wan)
+            if wan is None:
+                raise DataplaneError(f"install the softwire over {config.wan}", "no such interface")
+            path_mtu = rtnl.path_mtu(config.remote) or wan.mtu or DEFAULT_PATH_MTU
+
+            def planned(recirculation: bool) -> Plan:
+                return plan(
+                    config,
+                    self._settings,
+                    encapsulation=found.encapsulation(self._settings.encapsulation),
+                    path_mtu=path_mtu,
+                    ct_timeouts=found.ct_timeouts,
+                    recirculation=recirculation,
+                )
+
+            memory = self._remembered()
+            target = planned(found.recirculation is None)
+            problem = found.recirculation if config.ports is not None else None
+            # The pool ends, and with it what it does, before a failure is undone.
+            with undoing() as undo, ThreadPoolExecutor(max_workers=2) as aside:
+                undo.add(MEMORY, partial(self._restore, replace(memory)))
+                self._refuse_foreign_device(memory)
+                changed = self._wan_address(target, wan.index, memory, undo)
+                # A process takes a while to start; the device does nothing before it has an address and a route.
+                link = aside.submit(self._make_link, target, wan.index, memory, undo)
+                if target.loop is not None:
+                    made, problem = self._loop(target.loop, undo)
+                    changed |= made
+                    if problem is not None:
+                        target = planned(False)
+                shared = [(k, v) for k, v in target.sysctls if f"/{self._device}/" not in k]
+                changed |= self._set_sysctls(shared, memory, undo)
+                listing = self._load_rules(target, memory, aside, undo)
+                changed |= link.result() | (listing is not None)
+                changed |= self._set_up(target, memory, undo)
+                if listing is not None:
+                    memory.listing = listing.result()
+                    self._file.save(memory)
+                changed |= self._settle(target, config, problem, memory)
+                if changed:
+                    self._verify(target)
         repaired = (undo.names or ("what was left of an earlier softwire",)) if changed else ()
-        return Applied(changed, target.link.kind, target.link.mtu, repaired)
+        return Applied(changed, target.link.kind, target.link.mtu, target.nat, repaired)
 
     def shut_unguarded(self) -> bool:
         """Take the softwire down when its NAT rules are gone: without them packets would leave on others' ports.
@@ -219,69 +204,68 @@ class Dataplane:
         rtnl.set_link(self._device, up=False)
         return True
 
-    @contextmanager
-    def _undoing(self) -> Iterator[_Undo]:
-        undo = _Undo()
+    def _restore(self, memory: Memory) -> None:
+        self._memory = memory
+        self._file.save(memory)
+
+    def _wan_address(self, target: Plan, wan_index: int, memory: Memory, undo: Undo) -> bool:
+        address = target.wan_address
+        if address is None or rtnl.has_address6(wan_index, address):
+            return False
+        memory.wan, memory.wan_addresses = target.wan, [*memory.wan_addresses, str(address)]
+        self._file.save(memory)
+        undo.add("softwire address", partial(rtnl.delete_address6, target.wan, address))
+        rtnl.add_address6(target.wan, address)
+        return True
+
+    def _loop(self, loop: LoopPlan, undo: Undo) -> tuple[bool, str | None]:
+        """Make the veth pair: (whether something changed, None or why it cannot be and recirculation must do without).
+
+        What went wrong half-way is gone again when this returns.
+        """
         try:
-            yield undo
-        except BaseException as error:
-            problems = undo.run()
-            if problems and isinstance(error, DataplaneError) and not isinstance(error, DidNotStay):
-                raise DataplaneError(
-                    error.operation, f"{error.reason}; going back failed too: {'; '.join(problems)}", errno=error.errno
-                ) from error
-            raise
+            with undoing() as own:
+                changed = loopdevice.ensure(loop, own)
+        except DataplaneError as error:
+            return False, str(error)
+        undo.take(own)
+        return changed, None
 
-    def _apply(self, target: Plan, wan_index: int, binding: str, undo: _Undo) -> bool:
-        memory = self._remembered()
-        before = Memory(**{f: getattr(memory, f) for f in Memory.__dataclass_fields__})
+    def _set_up(self, target: Plan, memory: Memory, undo: Undo) -> bool:
+        """The device's MTU, address and routes, when the rules are there: nothing can leave untranslated in between."""
         changed = False
-
-        def remember(**values: Any) -> None:
-            for name, value in values.items():
-                setattr(memory, name, value)
-            self._file.save(memory)
-
-        def restore_memory() -> None:
-            self._memory = before
-            self._file.save(before)
-
-        undo.add(MEMORY, restore_memory)
-        self._refuse_foreign_device(target, memory)
-
-        if target.wan_address is not None and not rtnl.has_address6(wan_index, target.wan_address):
-            address6 = target.wan_address
-            remember(wan=target.wan, wan_addresses=[*memory.wan_addresses, str(address6)])
-            undo.add("softwire address", lambda: rtnl.delete_address6(target.wan, address6))
-            rtnl.add_address6(target.wan, address6)
+        tunnel = rtnl.observe_tunnel(self._device)
+        if tunnel is None:
+            raise DataplaneError(f"set up {self._device}", "the interface vanished while it was set up", transient=True)
+        if tunnel.mtu != target.link.mtu:
+            rtnl.set_link(self._device, mtu=target.link.mtu)
+            undo.add("MTU", partial(rtnl.set_link, self._device, mtu=tunnel.mtu))
             changed = True
-
-        shared = [(k, v) for k, v in target.sysctls if f"/{self._device}/" not in k]
-        changed |= self._set_sysctls(shared, memory, undo)
-        changed |= self._load_rules(target, memory, undo)
-        changed |= self._make_link(target, wan_index, memory, undo)
         own = [(k, v) for k, v in target.sysctls if f"/{self._device}/" in k and sysctl.read(k) is not None]
         changed |= self._set_sysctls(own, None, undo)
-        changed |= self._address(target, undo)
-        tunnel = rtnl.observe_tunnel(self._device)
-        if tunnel is not None and not tunnel.up:
+        changed |= self._address(target, tunnel.index, undo)
+        if not tunnel.up:
             rtnl.set_link(self._device, up=True)
-            undo.add("link up", lambda: rtnl.set_link(self._device, up=False))
+            undo.add("link up", partial(rtnl.set_link, self._device, up=False))
             changed = True
-        changed |= self._route(target, memory, undo)
+        changed |= self._route(target, tunnel.index, memory, undo)
+        return changed
 
+    def _settle(self, target: Plan, config: SoftwireConfig, nat_problem: str | None, memory: Memory) -> bool:
+        """What only goes once the new state stands: old NAT entries, old addresses, a loop that is no longer used."""
+        binding = f"{config.ipv4} {config.ports}"
+        changed = False
         if memory.binding and memory.binding != binding:
-            old = memory.address
-            try:
-                flushed = rtnl.flush_conntrack(type(target.address)(old))
-                log.info("flushed %d NAT entries of %s", flushed, memory.binding)
-            except ValueError:
-                pass  # nothing remembered that could be flushed
+            self._flush(memory, config)
             changed = True
         for address in memory.wan_addresses:
             if target.wan_address is None or IPv6Address(address) != target.wan_address:
                 rtnl.delete_address6(memory.wan, IPv6Address(address))
                 changed = True
+        if target.loop is None:
+            loopdevice.remove(loop_plan(self._device))
+        if nat_problem is not None and nat_problem != memory.nat_problem:
+            log.warning("NAT without recirculation, so that some connections are delayed: %s", nat_problem)
         kept = [str(target.wan_address)] if str(target.wan_address) in memory.wan_addresses else []
         final = {
             "device": self._device,
@@ -291,12 +275,27 @@ class Dataplane:
             "address": str(target.address),
             "binding": binding,
             "routes": [(str(r.destination), r.metric) for r in target.routes],
+            "nat": target.nat,
+            "nat_problem": nat_problem or "",
         }
         if any(getattr(memory, name) != value for name, value in final.items()):
-            remember(**final)
+            for name, value in final.items():
+                setattr(memory, name, value)
+            self._file.save(memory)
         return changed
 
-    def _refuse_foreign_device(self, target: Plan, memory: Memory) -> None:
+    def _flush(self, memory: Memory, config: SoftwireConfig) -> None:
+        """The NAT entries of the binding before: all of another address, of the same one what is not in the set now."""
+        try:
+            old = IPv4Address(memory.address)
+        except ValueError:
+            return  # nothing remembered that could be flushed
+        if old == config.ipv4 and config.ports is None:
+            return
+        flushed = conntrack.flush(old, keep=config.ports if old == config.ipv4 else None)
+        log.info("flushed %d NAT entries of %s", flushed, memory.binding)
+
+    def _refuse_foreign_device(self, memory: Memory) -> None:
         present = rtnl.observe_tunnel(self._device)
         if present is None or memory.device == self._device:
             return
@@ -308,7 +307,7 @@ class Dataplane:
                 remedy="Remove it, or choose another name with softwire.device or --device.",
             )
 
-    def _set_sysctls(self, wanted: list[tuple[str, str]], memory: Memory | None, undo: _Undo) -> bool:
+    def _set_sysctls(self, wanted: list[tuple[str, str]], memory: Memory | None, undo: Undo) -> bool:
         changed = False
         for path, value in wanted:
             present = sysctl.read(path)
@@ -326,33 +325,36 @@ class Dataplane:
             changed = True
         return changed
 
-    def _listing(self, target_tables: tuple[tuple[str, str], ...]) -> list[Any] | None:
-        """What the kernel lists of our tables without what changes by itself; None when one of them is missing."""
-        found = [nft.essence(self._rules().list_table(family, name)) for family, name in target_tables]
-        return None if None in found else found
+    def _listing(self, tables: tuple[tuple[str, str], ...], rules: nft.Nft | None = None) -> str:
+        """A digest of what the kernel lists of our tables, less what changes by itself; "" when one is missing."""
+        found = [(rules or self._rules()).list_rules(family, name) for family, name in tables]
+        return "" if None in found else digest([nft.essence(text or "") for text in found])
 
-    def _load_rules(self, target: Plan, memory: Memory, undo: _Undo) -> bool:
-        listing = self._listing(target.tables)
-        if listing is not None and memory.ruleset == target.ruleset and memory.listing == digest(listing):
-            return False
-        rules = self._rules()
-        rules.run("load the NAT rules", target.ruleset)
+    def _tables_exist(self, tables: tuple[tuple[str, str], ...]) -> bool:
+        return set(tables) <= self._rules().tables()
+
+    def _load_rules(self, target: Plan, memory: Memory, aside: Executor, undo: Undo) -> Future[str] | None:
+        """Load the ruleset unless it is there unchanged (None); the listing it is known again by is taken aside."""
         old = memory.ruleset
-        if listing is not None and old:
-            undo.add("NAT rules", lambda: rules.run("bring back the NAT rules", old))
+        if old == target.ruleset and memory.listing == self._listing(target.tables):
+            return None
+        rules = self._rules()
+        existed = self._tables_exist(target.tables)
+        rules.run("load the NAT rules", target.ruleset)
+        if existed and old:
+            undo.add("NAT rules", partial(rules.run, "bring back the NAT rules", old))
         else:
             undo.add("NAT rules", self._delete_tables)
-        memory.ruleset = target.ruleset
-        memory.listing = digest(self._listing(target.tables))
+        memory.ruleset, memory.listing = target.ruleset, ""
         self._file.save(memory)
-        return True
+        return aside.submit(lambda: self._listing(target.tables, nft.Nft()))
 
     def _delete_tables(self) -> None:
         name = table_name(self._device)
         for family in ("ip", "arp", "ip6"):
             self._rules().delete_table(family, name)
 
-    def _make_link(self, target: Plan, wan_index: int, memory: Memory, undo: _Undo) -> bool:
+    def _make_link(self, target: Plan, wan_index: int, memory: Memory, undo: Undo) -> bool:
         link = target.link
         present = rtnl.observe_tunnel(link.name)
         changed = False
@@ -388,20 +390,11 @@ class Dataplane:
                     link.name, link.local, link.remote, link.mtu, run_dir=self._run_dir, standby=self._standby
                 )
                 changed = True
-        present = rtnl.observe_tunnel(link.name)
-        if present is not None and present.mtu != link.mtu:
-            old_mtu = present.mtu
-            rtnl.set_link(link.name, mtu=link.mtu)
-            undo.add("MTU", lambda: rtnl.set_link(link.name, mtu=old_mtu))
-            changed = True
         return changed
 
-    def _address(self, target: Plan, undo: _Undo) -> bool:
-        tunnel = rtnl.observe_tunnel(self._device)
-        if tunnel is None:
-            raise DataplaneError(f"set up {self._device}", "the interface vanished while it was set up", transient=True)
+    def _address(self, target: Plan, index: int, undo: Undo) -> bool:
         changed = False
-        present = rtnl.addresses4(tunnel.index)
+        present = rtnl.addresses4(index)
         if (target.address, 32) not in present:
             rtnl.add_address4(self._device, target.address)
             undo.add("address", lambda: rtnl.delete_address4(self._device, target.address, 32))
@@ -413,9 +406,8 @@ class Dataplane:
                 changed = True
         return changed
 
-    def _route(self, target: Plan, memory: Memory, undo: _Undo) -> bool:
-        tunnel = rtnl.observe_tunnel(self._device)
-        present = rtnl.routes4(tunnel.index) if tunnel is not None else ()
+    def _route(self, target: Plan, index: int, memory: Memory, undo: Undo) -> bool:
+        present = rtnl.routes4(index)
         changed = False
         wanted = [(r.destination, r.metric) for r in target.routes]
         for destination, metric in wanted:
@@ -446,7 +438,7 @@ class Dataplane:
                 missing.append(f"the address {target.address}")
             routes = rtnl.routes4(tunnel.index)
             missing += [f"the route {r.destination}" for r in target.routes if (r.destination, r.metric) not in routes]
-        if self._listing(target.tables) is None:
+        if not self._tables_exist(target.tables):
             missing.append("the NAT rules")
         if missing:
             raise DidNotStay(tuple(missing))
@@ -461,7 +453,14 @@ class Dataplane:
     def withdraw(self) -> None:
         """Take away everything of ours, also what an earlier process left. Idempotent; goes on past what fails, then
         raises DataplaneError with all of it."""
-        memory = self._remembered()
+        with rtnl.session():
+            problems = self._take_away(self._remembered())
+        if problems:
+            raise DataplaneError("take the softwire away", "; ".join(problems))
+        self._memory = Memory()
+        self._file.forget()
+
+    def _take_away(self, memory: Memory) -> list[str]:
         problems: list[str] = []
 
         def attempt(step: Callable[[], object]) -> None:
@@ -484,24 +483,24 @@ class Dataplane:
 
         def flush() -> None:
             if memory.address:
-                from ipaddress import IPv4Address
-
-                rtnl.flush_conntrack(IPv4Address(memory.address))
+                conntrack.flush(IPv4Address(memory.address))
 
         # The route goes with the device: from here on nothing can leave, so the rules may go after it.
         attempt(remove_device)
         attempt(self._delete_tables)
+        attempt(lambda: loopdevice.remove(loop_plan(self._device)))
         attempt(remove_addresses)
         attempt(flush)
         for path, value in memory.sysctls.items():
             attempt(lambda path=path, value=value: sysctl.write(path, value))  # type: ignore[misc]
-        if problems:
-            raise DataplaneError("take the softwire away", "; ".join(problems))
-        self._memory = Memory()
-        self._file.forget()
+        return problems
 
     def observe(self) -> Observed:
         """What the kernel has of the softwire now."""
+        with rtnl.session():
+            return self._observe()
+
+    def _observe(self) -> Observed:
         tunnel = rtnl.observe_tunnel(self._device)
         listing = self._rules().list_table("ip", table_name(self._device))
         pump = userspace.running(self._device, run_dir=self._run_dir)
@@ -520,7 +519,15 @@ class Dataplane:
             traffic={k: getattr(tunnel, k) for k in ("rx_packets", "tx_packets", "rx_bytes", "tx_bytes")},
             counters=nft.counters(listing),
             pump={"pid": pump.pid, **pump.counters} if pump is not None else None,
+            nat=self._nat(),
         )
+
+    def _nat(self) -> dict[str, str | None]:
+        memory = self._remembered()
+        problem = memory.nat_problem or None
+        if memory.nat == RECIRCULATION and not loopdevice.present(loop_plan(self._device)):
+            problem = "the veth pair of its loop is gone or down: new flows have one try each"
+        return {"design": memory.nat or None, "problem": problem}
 
     def close(self) -> None:
         """Free what this process holds; the softwire stays."""

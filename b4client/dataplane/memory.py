@@ -17,7 +17,7 @@ from typing import Any
 class Memory:
     """``ruleset`` is the nft text last applied and ``listing`` the digest of what the kernel then listed; ``sysctls``
     are values from before we changed them; ``wan_addresses`` are ours on ``wan``; ``address`` is the public one whose
-    conntrack entries are ours."""
+    conntrack entries are ours; ``nat`` is the design in force and ``nat_problem`` why it is not the exact one."""
 
     device: str = ""
     kind: str = ""
@@ -29,6 +29,8 @@ class Memory:
     sysctls: dict[str, str] = field(default_factory=dict)
     ruleset: str = ""
     listing: str = ""
+    nat: str = ""
+    nat_problem: str = ""
 
 
 def digest(value: Any) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from b4client.model.errors import DataplaneError
 
 PACKAGE_REMEDY = "Install the distribution's package (Debian: apt install python3-nftables; OpenWrt: nftables-json)."
-# What a ruleset's listing says of the moment and not of the rules.
-_VOLATILE = frozenset({"handle", "packets", "bytes"})
+_DYNAMIC = re.compile(r"^\tset \S+ \{\n(?:\t\t.*\n)*?\t\tflags [^\n]*dynamic[^\n]*\n(?:\t\t.*\n)*?\t\}$", re.MULTILINE)
+_ELEMENTS = re.compile(r"^\t\telements = \{[^}]*\}\n", re.MULTILINE)
 
 
 class Nft:
@@ -33,6 +34,20 @@ class Nft:
         if status:
             raise _refused(what, error)
 
+    def list_rules(self, family: str, name: str) -> str | None:
+        """The table as text without what its counters count; None when there is no such table. A third of the price of
+        ``list_table``."""
+        self._context.set_stateless_output(True)
+        try:
+            status, output, error = self._context.cmd(f"list table {family} {name}")
+        finally:
+            self._context.set_stateless_output(False)
+        if status:
+            if "No such file" in error:
+                return None
+            raise _refused(f"list nft table {family} {name}", error)
+        return str(output)
+
     def list_table(self, family: str, name: str) -> list[dict[str, Any]] | None:
         """The objects of one table as libnftables' JSON has them; None when there is no such table."""
         return self._list(f"table {family} {name}")
@@ -53,6 +68,14 @@ class Nft:
             raise _refused(f"list nft {what}", error)
         objects = json.loads(output)["nftables"]
         return [o for o in objects if "metainfo" not in o]
+
+    def tables(self) -> set[tuple[str, str]]:
+        """(family, name) of all tables."""
+        status, output, error = self._context.cmd("list tables")
+        if status:
+            raise _refused("list nft tables", error)
+        words = (line.split() for line in output.splitlines())
+        return {(w[1], w[2]) for w in words if len(w) >= 3 and w[0] == "table"}
 
     def delete_table(self, family: str, name: str) -> None:
         """Remove the table if it is there."""
@@ -81,20 +104,9 @@ def _refused(what: str, error: str) -> DataplaneError:
     return DataplaneError(what, reason, transient="busy" in error.lower())
 
 
-def essence(objects: list[dict[str, Any]] | None) -> Any:
-    """A listing without what changes by itself (handles, counts, elements of dynamic sets): equal means equal rules."""
-    if objects is None:
-        return None
-
-    def strip(value: Any) -> Any:
-        if isinstance(value, dict):
-            dynamic = "dynamic" in (value.get("flags") or ())
-            return {k: strip(v) for k, v in value.items() if k not in _VOLATILE and not (dynamic and k == "elem")}
-        if isinstance(value, list):
-            return [strip(v) for v in value]
-        return value
-
-    return [strip(o) for o in objects]
+def essence(text: str) -> str:
+    """A listing of a table without the elements of its dynamic sets, which come and go: equal means equal rules."""
+    return _DYNAMIC.sub(lambda found: _ELEMENTS.sub("", found[0]), text)
 
 
 def counters(objects: list[dict[str, Any]] | None) -> dict[str, dict[str, int]]:

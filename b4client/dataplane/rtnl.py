@@ -1,16 +1,18 @@
-"""Links, addresses, routes and conntrack entries through netlink: the only importer of pyroute2.
+"""Links, addresses and routes through rtnetlink: with ``conntrack`` the only importer of pyroute2.
 
-Works with pyroute2 0.7.2 (Debian 12) and 0.9. Blocking; never call it from the event loop.
+Works with pyroute2 0.7.2 (Debian 12) and 0.9. Blocking; never call it from the event loop. Opening a socket costs more
+than asking through it, so what asks many questions does so inside a ``session``.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, TypeVar
 
@@ -19,6 +21,8 @@ import tenacity
 from b4client.model.errors import DataplaneError
 
 IFF_UP = 0x1
+IFF_NOARP = 0x80
+IFF_MULTICAST = 0x1000
 IFF_LOWER_UP = 0x10000
 IFA_F_DADFAILED = 0x08
 IFA_F_DEPRECATED = 0x20
@@ -28,6 +32,7 @@ IFA_F_OPTIMISTIC = 0x04
 IFA_F_TEMPORARY = 0x01
 SCOPE_UNIVERSE = 0
 SCOPE_LINK = 253
+SCOPE_HOST = 254
 NEXT_HEADER_IPIP = 4
 IP6_TNL_F_IGN_ENCAP_LIMIT = 0x1
 IP6_TNL_F_USE_ORIG_TCLASS = 0x2
@@ -74,6 +79,17 @@ class Tunnel:
     tx_bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end of a veth pair. ``hardware_address`` as text, ``02:00:...``; ``silent`` is what ``silence`` makes it."""
+
+    index: int
+    kind: str | None
+    silent: bool
+    mtu: int
+    hardware_address: str | None
+
+
 @cache
 def _pyroute2() -> Any:
     """pyroute2 at first use: it costs 100 ms and 20 MB, which `b4client status` need not pay."""
@@ -84,6 +100,11 @@ def _pyroute2() -> Any:
             "load pyroute2", "not installed", remedy="apt install python3-pyroute2, or pip install pyroute2."
         ) from None
     return pyroute2
+
+
+def netlink_error() -> Any:
+    """pyroute2's exception class, for an ``except`` clause."""
+    return _pyroute2().NetlinkError
 
 
 def _transient(error: BaseException) -> bool:
@@ -101,7 +122,8 @@ def _patiently(work: Callable[[], T]) -> T:
     return retry(work)
 
 
-def _error(what: str, error: Any) -> DataplaneError:
+def dataplane_error(what: str, error: Any) -> DataplaneError:
+    """The kernel's no, in our words."""
     code = int(getattr(error, "code", 0) or getattr(error, "errno", 0) or 0)
     text = str(error.args[-1]) if error.args else str(error)
     remedy = ""
@@ -110,13 +132,34 @@ def _error(what: str, error: Any) -> DataplaneError:
     return DataplaneError(what, text, errno=code, remedy=remedy, transient=code in TRANSIENT)
 
 
+class _Session(threading.local):
+    depth = 0
+    socket: Any = None
+
+
+_session = _Session()
+
+
+@contextmanager
+def session() -> Iterator[None]:
+    """One route socket for all that this thread does inside. It belongs to the network namespace it was opened in: do
+    not change the thread's within. Sessions nest."""
+    _session.depth += 1
+    try:
+        yield
+    finally:
+        _session.depth -= 1
+        if _session.depth == 0 and _session.socket is not None:
+            opened, _session.socket = _session.socket, None
+            opened.close()
+
+
 @contextmanager
 def _route_socket() -> Iterator[Any]:
-    ipr = _pyroute2().IPRoute()
-    try:
-        yield ipr
-    finally:
-        ipr.close()
+    with session():
+        if _session.socket is None:
+            _session.socket = _pyroute2().IPRoute()
+        yield _session.socket
 
 
 def _do(what: str, work: Callable[[Any], T], *, fine: frozenset[int] = frozenset()) -> T | None:
@@ -127,7 +170,7 @@ def _do(what: str, work: Callable[[Any], T], *, fine: frozenset[int] = frozenset
         except _pyroute2().NetlinkError as error:
             if error.code in fine:
                 return None
-            raise _error(what, error) from None
+            raise dataplane_error(what, error) from None
 
 
 # ---- looking
@@ -171,20 +214,43 @@ def observe_link(name: str) -> LinkState | None:
 
 
 def _link(ipr: Any, name: str) -> Any | None:
-    indices = ipr.link_lookup(ifname=name)
-    if not indices:
+    index = _lookup(name)
+    if index is None:
         return None
     try:
-        return next(iter(ipr.get_links(indices[0])), None)
+        return next(iter(ipr.get_links(index)), None)
     except _pyroute2().NetlinkError as error:
         if error.code == errno.ENODEV:
             return None
-        raise _error(f"look at {name}", error) from None
+        raise dataplane_error(f"look at {name}", error) from None
+
+
+def _lookup(name: str) -> int | None:
+    """The index of an interface: by ioctl, a tenth of what a netlink request costs."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return None
 
 
 def _kind(message: Any) -> str | None:
     info = message.get_attr("IFLA_LINKINFO")
     return info.get_attr("IFLA_INFO_KIND") if info else None
+
+
+def observe_end(name: str) -> End | None:
+    """An interface of our own making as far as we set it; None when there is none."""
+    with _route_socket() as ipr:
+        message = _link(ipr, name)
+    if message is None:
+        return None
+    return End(
+        index=message["index"],
+        kind=_kind(message),
+        silent=message["flags"] & (IFF_UP | IFF_NOARP | IFF_MULTICAST) == IFF_UP | IFF_NOARP,
+        mtu=message.get_attr("IFLA_MTU") or 0,
+        hardware_address=message.get_attr("IFLA_ADDRESS"),
+    )
 
 
 def observe_tunnel(name: str) -> Tunnel | None:
@@ -306,6 +372,23 @@ def _tunnel(wan_index: int, local: IPv6Address, remote: IPv6Address) -> dict[str
     }
 
 
+def create_veth(name: str, peer: str, hardware_address: str, mtu: int) -> None:
+    """Make a veth pair, both ends with this MAC address and MTU; they are down."""
+    end = {"mtu": mtu, "address": hardware_address}
+    _do(
+        f"create the veth pair {name}",
+        lambda ipr: ipr.link("add", ifname=name, kind="veth", peer={"ifname": peer, **end}, **end),
+    )
+
+
+def silence(name: str) -> None:
+    """Bring a device up, without ARP and without multicast: nothing that looks for interfaces to announce itself on
+    takes it."""
+    index = _index(name)
+    change = IFF_UP | IFF_NOARP | IFF_MULTICAST
+    _do(f"set {name} up", lambda ipr: ipr.link("set", index=index, flags=IFF_UP | IFF_NOARP, change=change))
+
+
 def has_ip6tnl() -> bool:
     """True when the kernel can make ip6tnl devices (loads the module where it is one). Leaves nothing behind."""
     name = "b4probe"
@@ -317,28 +400,26 @@ def has_ip6tnl() -> bool:
             if error.code in (errno.EOPNOTSUPP, errno.ENODEV):
                 return False
             if error.code != errno.EEXIST:
-                raise _error("look for the ip6_tunnel driver", error) from None
-        for index in ipr.link_lookup(ifname=name):
+                raise dataplane_error("look for the ip6_tunnel driver", error) from None
+        index = _lookup(name)
+        if index is not None:
             ipr.link("del", index=index)
         return True
 
 
 def _index(name: str) -> int:
-    try:
-        return socket.if_nametoindex(name)
-    except OSError:
-        raise DataplaneError(f"find {name}", "no such interface", errno=errno.ENODEV) from None
+    index = _lookup(name)
+    if index is None:
+        raise DataplaneError(f"find {name}", "no such interface", errno=errno.ENODEV)
+    return index
 
 
 def delete_link(name: str) -> None:
     """Remove a device if it is there."""
 
-    def delete(ipr: Any, index: int) -> object:
-        return ipr.link("del", index=index)
-
-    with _route_socket() as ipr:
-        for index in ipr.link_lookup(ifname=name):
-            _do(f"delete {name}", partial(delete, index=index), fine=frozenset({errno.ENODEV}))
+    index = _lookup(name)
+    if index is not None:
+        _do(f"delete {name}", lambda ipr: ipr.link("del", index=index), fine=frozenset({errno.ENODEV}))
 
 
 def set_link(name: str, *, up: bool | None = None, mtu: int | None = None) -> None:
@@ -352,12 +433,14 @@ def set_link(name: str, *, up: bool | None = None, mtu: int | None = None) -> No
     _do(f"set {name} {change}", lambda ipr: ipr.link("set", index=index, **change))
 
 
-def add_address4(name: str, address: IPv4Address) -> None:
-    """Add the /32 to the softwire. The kernel sends no ARP for it: the device has none."""
+def add_address4(name: str, address: IPv4Address, *, host_scope: bool = False) -> None:
+    """Add a /32 to a device of ours. The kernel sends no ARP for it: the device has none. ``host_scope`` keeps it from
+    being chosen as a source."""
     index = _index(name)
+    scope = {"scope": SCOPE_HOST} if host_scope else {}
     _do(
         f"add {address} to {name}",
-        lambda ipr: ipr.addr("add", index=index, address=str(address), prefixlen=32),
+        lambda ipr: ipr.addr("add", index=index, address=str(address), prefixlen=32, **scope),
         fine=frozenset({errno.EEXIST}),
     )
 
@@ -409,16 +492,13 @@ def add_address6(name: str, address: IPv6Address) -> None:
 def delete_address6(name: str, address: IPv6Address) -> None:
     """Remove our softwire address if it (and the interface) is there."""
 
-    def remove(ipr: Any, index: int) -> object:
-        return ipr.addr("del", index=index, address=str(address), prefixlen=128, family=socket.AF_INET6)
-
-    with _route_socket() as ipr:
-        for index in ipr.link_lookup(ifname=name):
-            _do(
-                f"remove {address} from {name}",
-                partial(remove, index=index),
-                fine=frozenset({errno.EADDRNOTAVAIL, errno.ENODEV}),
-            )
+    index = _lookup(name)
+    if index is not None:
+        _do(
+            f"remove {address} from {name}",
+            lambda ipr: ipr.addr("del", index=index, address=str(address), prefixlen=128, family=socket.AF_INET6),
+            fine=frozenset({errno.EADDRNOTAVAIL, errno.ENODEV}),
+        )
 
 
 def lease_address6(name: str, address: IPv6Address, preferred_s: int, valid_s: int) -> None:
@@ -510,47 +590,3 @@ def delete_route4(name: str, destination: IPv4Network, metric: int) -> None:
         lambda ipr: ipr.route("del", dst=str(destination), oif=index, priority=metric),
         fine=frozenset({errno.ESRCH}),
     )
-
-
-def flush_conntrack(address: IPv4Address) -> int:
-    """Delete the conntrack entries whose replies go to ``address``: those of our NAT and of nobody else.
-
-    Returns how many. RFC 7596 5.1 [L-4]: they must go when the address or the PSID changes.
-    """
-    from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple, NFCTSocket
-
-    count = 0
-    ct = NFCTSocket()
-    try:
-        for entry in list(ct.dump()):
-            original, reply = entry.get_attr("CTA_TUPLE_ORIG"), entry.get_attr("CTA_TUPLE_REPLY")
-            if str(address) not in (_tuple_ip(reply, "DST"), _tuple_ip(original, "DST")):
-                continue
-            proto = original.get_attr("CTA_TUPLE_PROTO")
-            number = proto.get_attr("CTA_PROTO_NUM")
-            match: dict[str, Any] = {
-                "saddr": _tuple_ip(original, "SRC"),
-                "daddr": _tuple_ip(original, "DST"),
-                "proto": number,
-            }
-            if number == socket.IPPROTO_ICMP:
-                match["icmp_id"] = proto.get_attr("CTA_PROTO_ICMP_ID")
-                match["icmp_type"] = proto.get_attr("CTA_PROTO_ICMP_TYPE")
-                match["icmp_code"] = proto.get_attr("CTA_PROTO_ICMP_CODE")
-            else:
-                match["sport"] = proto.get_attr("CTA_PROTO_SRC_PORT")
-                match["dport"] = proto.get_attr("CTA_PROTO_DST_PORT")
-            try:
-                ct.entry("del", tuple_orig=NFCTAttrTuple(**match))
-                count += 1
-            except _pyroute2().NetlinkError as error:
-                if error.code != errno.ENOENT:  # it ended by itself meanwhile
-                    raise _error("flush the NAT table", error) from None
-    finally:
-        ct.close()
-    return count
-
-
-def _tuple_ip(tuple_: Any, end: str) -> str | None:
-    addresses = tuple_.get_attr("CTA_TUPLE_IP")
-    return addresses.get_attr(f"CTA_IP_V4_{end}") if addresses else None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from b4client.config import DaemonSettings
-from b4client.dataplane.plan import table_name
+from b4client.dataplane.ruleset import table_name
 from b4client.doctor.finding import Finding, error, note, ok, warning
 from b4client.doctor.system import Context, System
 from b4client.model.errors import DataplaneError

@@ -93,8 +93,6 @@ class TunnelError(NamedTuple):
     the IPv6 packet behind the first, or cut too short). ``mtu`` is set for "packet too big" only.
     """
 
-    kind: int
-    code: int
     mtu: int | None
     b4: bytes
     packet: bytes | None
@@ -120,4 +118,4 @@ def tunnel_error(message: bytes, aftr: bytes) -> TunnelError | None:
     if message[0] == V6_TOO_BIG:
         # Nothing below 1280 is a path of IPv6: whoever says so is wrong or malicious (RFC 8201 4).
         mtu = max(int.from_bytes(message[4:8], "big"), IPV6_MIN_MTU)
-    return TunnelError(message[0], message[1], mtu, b4, packet)
+    return TunnelError(mtu, b4, packet)

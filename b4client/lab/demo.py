@@ -2,8 +2,9 @@
 
     LAN host ── CPE with b4client ══ ISP with Kea ══ lwAFTR ── IPv4 server
 
-Ends with status 0 only when every step was as it must be: the lease, the softwire, ping, TCP and UDP with contents
-checked, every source port that the server's wire saw inside the port set, and no packet outside it at the lwAFTR.
+Then two customers on one address (``demopair``). Ends with status 0 only when every step was as it must be: the lease,
+the softwire, ping, TCP and UDP with contents checked, every source port that the server's wire saw inside the port set,
+and no packet outside it at the lwAFTR.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import platform
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -22,10 +24,11 @@ from typing import Any
 
 from b4client.lab import ladder, traffic
 from b4client.lab.client import WAN, Client
+from b4client.lab.demopair import show_pair
 from b4client.lab.netns import LabError, wait_until
 from b4client.lab.portgrid import port_grid
+from b4client.lab.screen import Screen
 from b4client.lab.testbed import BR, CPE_LAN, CPE_WAN, ISP_WAN, LAN_HOST, SERVER, Testbed, TestbedSettings
-from b4client.model.errors import B4Error
 from b4client.model.portset import PortSet
 
 PREFIX = "b4demo"
@@ -34,38 +37,6 @@ TCP_CONNECTIONS = 4
 UDP_SOCKETS = 4
 UDP_REQUESTS = 8
 PINGS = 3
-WIDTH = 100
-
-
-class Screen:
-    """What is printed, with colour only on a terminal."""
-
-    def __init__(self, *, colour: bool) -> None:
-        self.colour = colour
-        self.failures: list[str] = []
-
-    def paint(self, text: str, code: str) -> str:
-        """``text`` in an ANSI colour, or as it is."""
-        return f"\x1b[{code}m{text}\x1b[0m" if self.colour else text
-
-    def title(self, text: str) -> None:
-        """A heading."""
-        print(f"\n{self.paint('── ' + text + ' ' + '─' * max(0, WIDTH - 4 - len(text)), '1;36')}", flush=True)
-
-    def lines(self, lines: Sequence[str]) -> None:
-        """Text, indented."""
-        for line in lines:
-            print(f"  {line}", flush=True)
-
-    def step(self, what: str, work: Callable[[], str]) -> None:
-        """Do one step and say how it went; a failed one is remembered and told."""
-        try:
-            result = work()
-        except (LabError, B4Error, traffic.TransferError, OSError) as error:
-            self.failures.append(what)
-            print(f"  {self.paint('FAILED', '1;31')}  {what}: {error}", flush=True)
-        else:
-            print(f"  {self.paint('ok', '32')}      {what}: {result}", flush=True)
 
 
 def demo(settings: TestbedSettings, *, encapsulation: str = "auto") -> int:
@@ -73,10 +44,18 @@ def demo(settings: TestbedSettings, *, encapsulation: str = "auto") -> int:
     if "B4_PREFIX" not in os.environ:
         # Not the prefix of netns-scripts/up: a testbed that somebody works with stays as it is.
         settings = replace(settings, prefix=PREFIX)
-    screen = Screen(colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
+    screen = Screen()
     # A signal must find its way through the clean-up.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
+    begun = time.monotonic()
+    _show_one(screen, settings, encapsulation)
+    show_pair(screen, settings.prefix, encapsulation)
+    screen.print(f"\n{time.monotonic() - begun:.0f} s.")
+    return screen.verdict()
+
+
+def _show_one(screen: Screen, settings: TestbedSettings, encapsulation: str) -> None:
     testbed = Testbed(settings)
     testbed.down()  # what an earlier demonstration left that was killed
     with tempfile.TemporaryDirectory(prefix="b4demo-") as name, contextlib.ExitStack() as stack:
@@ -100,11 +79,6 @@ def demo(settings: TestbedSettings, *, encapsulation: str = "auto") -> int:
                 _show_far_end(screen, testbed, server)
         screen.step("b4client stop", lambda: f"exit status {client.stop()}")
         screen.step("nothing left behind", lambda: _nothing_left(testbed))
-    if screen.failures:
-        print(f"\n{screen.paint('FAILED', '1;31')}: {', '.join(screen.failures)}")
-        return 1
-    print(f"\n{screen.paint('Everything as it must be.', '1;32')}")
-    return 0
 
 
 @contextlib.contextmanager
@@ -116,7 +90,7 @@ def _told(screen: Screen, what: str) -> Iterator[None]:
 def _show_topology(screen: Screen, settings: TestbedSettings) -> None:
     kea = settings.kea
     shared = f"{kea.ports}: {kea.ports.port_count} ports" if kea.ports else "not shared"
-    screen.title("The testbed")
+    screen.title("One customer, with ISC Kea as the DHCP 4o6 server")
     screen.lines(
         [
             "   LAN host             CPE                   ISP router            lwAFTR             IPv4 server",
@@ -191,10 +165,10 @@ def _show_far_end(screen: Screen, testbed: Testbed, server: traffic.Server) -> N
     screen.lines([f"{value:>10}  {name}" for name, value in counters.items() if value or name.startswith("drop-out")])
 
     def none_outside() -> str:
-        refused = {name: n for name, n in counters.items() if n and name.startswith("drop-")}
+        refused = testbed.lwaftr.refused()
         if refused:
             raise LabError(", ".join(f"{name} {n}" for name, n in refused.items()))
-        return "0 packets outside the port set, 0 dropped for another reason"
+        return "0 packets outside the port set, 0 refused for another reason"
 
     def addresses() -> str:
         peers = {IPv4Address(address) for _, address, _ in server.connections}

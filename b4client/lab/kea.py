@@ -29,6 +29,7 @@ MULTI_THREADING: Final = {"enable-multi-threading": False}
 """Off: a testbed wants the same order every time, and Kea 2.4 and later warn about it otherwise."""
 DEFAULT_ADDRESS: Final = IPv4Address("192.0.2.18")
 DEFAULT_PORTS: Final = PortSet(0, 8, 0x34)
+_MAP_T: Final = "0059000d001018c00002002820010db8005b0009402001 0db8ffff0000".replace(" ", "")
 DEFAULT_PREFIX: Final = IPv6Network("2001:db8:46::/64")
 
 
@@ -40,6 +41,9 @@ class KeaSettings:
     ``unicast`` (the server's address), ``multicast`` (empty option) or ``none``. ``container`` says how the BR address
     travels: ``lw4o6`` (option 96), ``map-e`` (94: the rule ``map_rule_ipv6`` with no EA bits, the address and the port
     set come from DHCP 4o6, RFC 7597 Appendix A example 5) or ``none``. ``bind_prefix`` adds option 92 to container 96.
+    ``container_ports`` is option 93 inside option 92 (or the rule), for clients without any DHCPv4; ``map_rule``
+    replaces the rule: ``FLAGS, EA-LEN, PREFIX4-LEN, IPV4, IPV6/LEN``. ``aftr_name`` is option 64. ``priority`` lists
+    the codes of option 111, ``map_t`` sends a container 95 unasked.
     ``pd_pool`` are prefixes to delegate, of ``pd_len`` bits each; ``na_first``..``na_last`` the addresses of IA_NA;
     their times are ``lifetimes6``: T1, T2, preferred and valid lifetime.
     ``authoritative`` makes kea-dhcp4 send NAK for addresses of unknown clients, where it is silent otherwise.
@@ -55,6 +59,11 @@ class KeaSettings:
     container: str = "lw4o6"
     map_rule_ipv6: IPv6Network = DEFAULT_PREFIX
     bind_prefix: IPv6Network | None = None
+    container_ports: PortSet | None = None
+    map_rule: str | None = None
+    aftr_name: str | None = None
+    priority: tuple[int, ...] = ()
+    map_t: bool = False
     refresh_time: int | None = None
     authoritative: bool = False
     pd_pool: IPv6Network | None = None
@@ -115,11 +124,21 @@ def dhcp6_config(settings: KeaSettings, place: KeaPlace) -> dict[str, Any]:
     elif settings.option88 != "none":
         raise LabError(f"option 88 can be unicast, multicast or none, not {settings.option88!r}")
     options += _container(settings, place)
+    if settings.aftr_name is not None:
+        options.append({"name": "aftr-name", "data": settings.aftr_name})
+    if settings.map_t:
+        # Unasked, since no client that cannot use it asks for it; as octets: a rule and a DMR.
+        options.append({"code": 95, "csv-format": False, "data": _MAP_T, "always-send": True})
+    if settings.priority:
+        octets = b"".join(code.to_bytes(2, "big") for code in settings.priority)
+        options.append({"name": "s46-priority", "csv-format": False, "data": octets.hex()})
     if settings.refresh_time is not None:
         options.append({"name": "information-refresh-time", "data": str(settings.refresh_time)})
+    definitions = [{"name": "s46-priority", "code": 111, "type": "binary"}]
     t1, t2, preferred, valid = settings.lifetimes6
     return {
         "Dhcp6": {
+            "option-def": definitions if settings.priority else [],
             "renew-timer": t1,
             "rebind-timer": t2,
             "preferred-lifetime": preferred,
@@ -155,18 +174,27 @@ def _container(settings: KeaSettings, place: KeaPlace) -> list[dict[str, Any]]:
         if settings.bind_prefix is not None:
             address = settings.first
             options.append({"space": space, "name": "s46-v4v6bind", "data": f"{address}, {settings.bind_prefix}"})
+            options += _port_params("s46-v4v6bind-options", settings.container_ports)
         return options
     if settings.container == "map-e":
         space = "s46-cont-mape-options"
-        rule = f"0, 0, 32, {settings.first}, {settings.map_rule_ipv6}"
+        rule = settings.map_rule or f"0, 0, 32, {settings.first}, {settings.map_rule_ipv6}"
         return [
             {"name": "s46-cont-mape"},
             {"space": space, **br},
             {"space": space, "name": "s46-rule", "data": rule},
+            *_port_params("s46-rule-options", settings.container_ports),
         ]
     if settings.container != "none":
         raise LabError(f"the container can be lw4o6, map-e or none, not {settings.container!r}")
     return []
+
+
+def _port_params(space: str, ports: PortSet | None) -> list[dict[str, Any]]:
+    if ports is None:
+        return []
+    data = f"{ports.offset_len}, {ports.psid}/{ports.psid_len}"
+    return [{"space": space, "name": "s46-portparams", "data": data}]
 
 
 def _loggers(name: str) -> list[dict[str, Any]]:

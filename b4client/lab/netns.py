@@ -20,6 +20,7 @@ from pathlib import Path
 NETNS_DIR = Path("/run/netns")
 CLONE_NEWNET = 0x40000000
 POLL_S = 0.02
+KILL_S = 20.0
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -139,26 +140,47 @@ class Namespace:
 
     def pids(self) -> list[int]:
         """Processes that run inside."""
-        return [int(pid) for pid in ip("netns", "pids", self.name).split()] if self.exists else []
+        return processes_in([self])
+
+
+def processes_in(namespaces: Iterable[Namespace]) -> list[int]:
+    """Processes that run inside any of these. One look at /proc for all of them, since there may be hundreds."""
+    wanted = set()
+    for namespace in namespaces:
+        with contextlib.suppress(FileNotFoundError):
+            found = namespace.path.stat()
+            wanted.add((found.st_dev, found.st_ino))
+    pids = []
+    for name in os.listdir("/proc") if wanted else ():
+        if name.isdecimal():
+            with contextlib.suppress(OSError):  # it has ended
+                theirs = os.stat(f"/proc/{name}/ns/net")
+                if (theirs.st_dev, theirs.st_ino) in wanted:
+                    pids.append(int(name))
+    return sorted(pids)
 
 
 def end_processes(namespaces: Sequence[Namespace], *, grace_s: float = 3.0) -> None:
-    """End every process inside the namespaces: SIGTERM, and SIGKILL for those that stay longer than ``grace_s``."""
+    """End every process inside the namespaces: SIGTERM, and SIGKILL for those that stay longer than ``grace_s``.
+
+    With ``grace_s`` 0 it is SIGKILL at once.
+    """
 
     def everyone() -> list[int]:
-        return [pid for namespace in namespaces for pid in namespace.pids() if pid != os.getpid()]
+        return [pid for pid in processes_in(namespaces) if pid != os.getpid()]
 
     def tell(number: signal.Signals) -> None:
         for pid in everyone():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    tell(signal.SIGTERM)
-    try:
-        wait_until(lambda: not everyone(), grace_s, "processes to end")
-    except LabError:
-        tell(signal.SIGKILL)
-        wait_until(lambda: not everyone(), grace_s, f"killed processes to go: {everyone()}")
+    if grace_s:
+        tell(signal.SIGTERM)
+        with contextlib.suppress(LabError):
+            wait_until(lambda: not everyone(), grace_s, "processes to end")
+            return
+    tell(signal.SIGKILL)
+    wait_until(lambda: not everyone(), KILL_S, f"killed processes to go: {everyone()}")
 
 
 def reap(process: subprocess.Popen[bytes], *, grace_s: float = 3.0) -> int:

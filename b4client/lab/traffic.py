@@ -15,7 +15,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -26,6 +26,8 @@ PORT = 8080
 CHUNK = 65536
 ETH_P_IP = 0x0800
 PACKET_OUTGOING = 4
+SOL_PACKET, PACKET_STATISTICS = 263, 6
+SO_RCVBUFFORCE = 33  # not limited by net.core.rmem_max; Python does not name it
 PROTOCOL_NAMES = {1: "ICMP", 6: "TCP", 17: "UDP", 132: "SCTP"}
 TIMEOUT_S = 30.0
 
@@ -58,6 +60,82 @@ class Seen:
         return PROTOCOL_NAMES.get(self.protocol, str(self.protocol))
 
 
+class Watch:
+    """Counts the packets that the wire brings to an interface, by source. Use in a ``with`` statement."""
+
+    def __init__(self, namespace: Namespace, interface: str = "eth0") -> None:
+        self._seen: collections.Counter[tuple[int, bytes, int | None]] = collections.Counter()
+        with namespace.entered():
+            self._wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_IP))
+        self._wire.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
+        self._wire.bind((interface, ETH_P_IP))
+        self._loop = Loop({self._wire: self._note})
+
+    @property
+    def seen(self) -> list[Seen]:
+        """What came by, by source."""
+        return [
+            Seen(protocol, IPv4Address(address), port, n)
+            for (protocol, address, port), n in sorted(self._seen.copy().items(), key=str)
+        ]
+
+    @property
+    def lost(self) -> int:
+        """Packets that came too fast to be counted, since the last time it was asked."""
+        _, drops = struct.unpack("=II", self._wire.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
+        return int(drops)
+
+    def close(self) -> None:
+        """Stop counting."""
+        self._loop.close()
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _note(self) -> None:
+        packet, address = self._wire.recvfrom(CHUNK)
+        if address[2] == PACKET_OUTGOING:
+            return
+        ends = ends_of(packet)
+        if isinstance(ends, Ends):
+            self._seen[ends.protocol, ends.source, ends.source_port] += 1
+
+
+class Loop:
+    """Threads that call ``work`` whenever its socket has something to read; the sockets are closed with it."""
+
+    def __init__(self, work: Mapping[socket.socket, Callable[[], None]]) -> None:
+        self._done, self._done_end = os.pipe()
+        self._sockets = tuple(work)
+        self._threads = [
+            threading.Thread(target=self._run, args=(s, function), daemon=True) for s, function in work.items()
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """End the threads."""
+        os.write(self._done_end, b"x")
+        for thread in self._threads:
+            thread.join(5)
+        for s in self._sockets:
+            s.close()
+        os.close(self._done)
+        os.close(self._done_end)
+
+    def _run(self, s: socket.socket, work: Callable[[], None]) -> None:
+        poll = select.poll()  # select() knows no descriptor above 1023
+        for descriptor in (s.fileno(), self._done):
+            poll.register(descriptor, select.POLLIN)
+        while True:
+            if any(descriptor == self._done for descriptor, _ in poll.poll()):
+                return
+            work()
+
+
 class Server:
     """TCP and UDP on port 8080 in a namespace, and a watch on its interface. Use in a ``with`` statement.
 
@@ -67,52 +145,28 @@ class Server:
 
     def __init__(self, namespace: Namespace, interface: str = "eth0", port: int = PORT) -> None:
         self.connections: list[tuple[str, str, int]] = []
-        self._seen: collections.Counter[tuple[int, bytes, int | None]] = collections.Counter()
         with namespace.entered():
             self._tcp = socket.create_server(("0.0.0.0", port))  # noqa: S104 - inside a namespace of our own
             self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             self._udp.bind(("0.0.0.0", port))  # noqa: S104
-            self._wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_IP))
-            self._wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
-            self._wire.bind((interface, ETH_P_IP))
-        self._done, self._done_end = os.pipe()
-        self._threads = [
-            threading.Thread(target=self._loop, args=(s, work), daemon=True)
-            for s, work in ((self._tcp, self._accept), (self._udp, self._echo), (self._wire, self._watch))
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._watch = Watch(namespace, interface)
+        self._loop = Loop({self._tcp: self._accept, self._udp: self._echo})
 
     @property
     def seen(self) -> list[Seen]:
         """What came by on the wire towards the server, by source."""
-        return [
-            Seen(protocol, IPv4Address(address), port, n)
-            for (protocol, address, port), n in sorted(self._seen.items(), key=str)
-        ]
+        return self._watch.seen
 
     def close(self) -> None:
         """Stop serving."""
-        os.write(self._done_end, b"x")
-        for thread in self._threads:
-            thread.join(5)
-        for s in (self._tcp, self._udp, self._wire):
-            s.close()
-        os.close(self._done)
-        os.close(self._done_end)
+        self._loop.close()
+        self._watch.close()
 
     def __enter__(self) -> Server:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _loop(self, s: socket.socket, work: Callable[[], None]) -> None:
-        while True:
-            ready, _, _ = select.select([s.fileno(), self._done], [], [])
-            if self._done in ready:
-                return
-            work()
 
     def _accept(self) -> None:
         connection, peer = self._tcp.accept()
@@ -132,14 +186,6 @@ class Server:
         self.connections.append(("UDP", peer[0], peer[1]))
         with contextlib.suppress(OSError):
             self._udp.sendto(data, peer)
-
-    def _watch(self) -> None:
-        packet, address = self._wire.recvfrom(CHUNK)
-        if address[2] == PACKET_OUTGOING:
-            return
-        ends = ends_of(packet)
-        if isinstance(ends, Ends):
-            self._seen[ends.protocol, ends.source, ends.source_port] += 1
 
 
 def _receive(connection: socket.socket, length: int) -> bytes:

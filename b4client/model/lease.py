@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 from b4client.model.portset import PortSet
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedSoftwire:
+    """What the server says about the softwire beside an address (RFC 8539).
+
+    ``brs`` are border relays (DHCPv6 option 90), ``bind_prefix`` is where it wants the softwire's source to come from
+    (137), ``saddr`` is the source that it has stored for the lease (DHCPv4 option 109 of an ACK; None in an offer).
+    """
+
+    brs: tuple[IPv6Address, ...]
+    bind_prefix: IPv6Network | None = None
+    saddr: IPv6Address | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +28,7 @@ class Lease4:
     ``ports`` is None for an address that is not shared. The four instants are seconds on the boot clock
     (CLOCK_BOOTTIME), counted from when the REQUEST was *sent* (RFC 2131 4.4.1 [S-6]); ``t1_at``, ``t2_at`` and
     ``expires_at`` are ``math.inf`` for an infinite lease. ``options`` holds the ACK's other DHCPv4 options
-    (code, value) as they came, for DNS and the like.
+    (code, value) as they came, for DNS and the like. ``softwire`` is there when RFC 8539 is in use.
     """
 
     address: IPv4Address
@@ -26,6 +39,7 @@ class Lease4:
     t2_at: float
     expires_at: float
     options: tuple[tuple[int, bytes], ...] = ()
+    softwire: LeasedSoftwire | None = None
 
     def same_binding(self, other: Lease4 | None) -> bool:
         """True when address and port set are equal, whatever the times and other options say (RFC 7618 6 [S-16])."""

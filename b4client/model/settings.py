@@ -3,9 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Final, Literal
 
-from b4client.model.softwire import Encapsulation, PortForward
+from b4client.model.maprule import InterfaceIdentifier, MappingRule
+from b4client.model.portset import PortSet
+from b4client.model.softwire import Encapsulation, Mode, PortForward
+
+MECHANISMS: Final = ("dhcp4o6", "lw4o6", "map-e", "ds-lite")
+"""What can be switched off one by one (RFC 8585 TRANS-2): address by DHCP 4o6, and the ways that DHCPv6 provisions."""
+
+ANY_PREFIX: Final = IPv6Network("::/0")
+
+
+@dataclass(frozen=True, slots=True)
+class StaticSoftwire:
+    """A softwire that the operator describes instead of DHCPv6.
+
+    lw4o6 needs ``ipv4`` (``ports`` None: not shared); its source address is built in the WAN's prefix that matches
+    ``bind_prefix`` (RFC 7596 5.1). MAP-E needs ``rules``. DS-Lite needs nothing here. The far end is
+    ``ProtocolSettings.br`` or, for DS-Lite, ``aftr``.
+    """
+
+    mode: Mode
+    ipv4: IPv4Address | None = None
+    ports: PortSet | None = None
+    bind_prefix: IPv6Network = ANY_PREFIX
+    rules: tuple[MappingRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +44,14 @@ class ProtocolSettings:
     ``br`` is a static BR (lwAFTR) address that wins over what DHCPv6 says; ``local`` a static softwire address.
     ``servers_4o6`` are static DHCP 4o6 server addresses: None takes option 88 (RFC 7341 9 [F-1]); an empty tuple means
     multicast, for links whose operator documents 4o6 out of band.
+
+    ``static`` replaces all of DHCPv6's provisioning; ``prefixes`` are prefixes delegated to this machine that nothing
+    else tells it (MAP-E's End-user prefix). ``mechanisms`` are those that may be used; ``profile`` says what an option
+    111 without a match means: ``rfc8026`` any mechanism, ``rfc8585`` none (X-5). ``interface_identifier`` is the layout
+    of MAP-E addresses. ``aftr`` is a static AFTR, its address or its name (DS-Lite).
+    ``rfc8539``: whether DHCP 4o6 also provisions the softwire: ``auto`` where option 88 comes without a BR.
+    ``saddr_retry_s`` is the least wait before a softwire source that the server has not taken is sent to it again
+    (RFC 8539 7.5).
     ``dhcp6_mode`` says who asks by DHCPv6, and what: ``stateless`` (INFORMATION-REQUEST), ``prefix`` (IA_PD),
     ``address+prefix`` (IA_NA too), ``external`` (another client, which hands over). ``rapid_commit`` allows the
     exchange of two messages; ``prefix_len_hint`` is the length of prefix that is asked for.
@@ -37,6 +69,14 @@ class ProtocolSettings:
     iaid: int | None = None
     hardware_address: bytes | None = None
     hostname: str | None = None
+    static: StaticSoftwire | None = None
+    prefixes: tuple[IPv6Network, ...] = ()
+    mechanisms: tuple[str, ...] = MECHANISMS
+    profile: Literal["rfc8026", "rfc8585"] = "rfc8026"
+    interface_identifier: InterfaceIdentifier = "rfc7597"
+    aftr: IPv6Address | str | None = None
+    rfc8539: Literal["auto", "on", "off"] = "auto"
+    saddr_retry_s: float = 60.0
     dhcp6_mode: str = "stateless"
     rapid_commit: bool = False
     prefix_len_hint: int | None = None

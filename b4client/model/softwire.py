@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
+from b4client.model.maprule import InterfaceIdentifier, MappingRule
 from b4client.model.portset import PortSet
 
 IPV6_HEADER_LEN = 40
 """Octets that IPv4-in-IPv6 costs (RFC 2473, RFC 6333 5.3)."""
 MIN_IPV6_MTU = 1280
+DS_LITE_B4 = IPv4Address("192.0.0.2")
+"""The B4's own address in 192.0.0.0/29, the same for every DS-Lite subscriber (RFC 6333 5.7)."""
 
 
 class Mode(enum.Enum):
@@ -27,17 +30,6 @@ class Encapsulation(enum.Enum):
     AUTO = "auto"
     KERNEL = "kernel"
     USERSPACE = "userspace"
-
-
-@dataclass(frozen=True, slots=True)
-class ForwardingRule:
-    """A forwarding mapping rule of MAP-E mesh mode (RFC 7597 5.4): where IPv4 ``rule_ipv4`` lives in IPv6."""
-
-    rule_ipv6: IPv6Network
-    rule_ipv4: IPv4Network
-    ea_len: int
-    offset_len: int
-    psid_len: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +50,11 @@ class SoftwireConfig:
     lwAFTR, CE and BR); ``own_local`` says that ``local`` is ours to add to the WAN and to remove again (an address
     built for the softwire, RFC 7597 6), False when it exists without us. ``ipv4`` is the public address;
     ``ports`` None when it is not shared. ``mtu`` is the softwire's IPv4 MTU in octets; None takes it from the path.
+
+    ``ipv4_prefix`` is set when MAP-E assigns a whole IPv4 prefix (RFC 7597 5.2, o + r < 32); ``ipv4`` is then one host
+    of it, and all of its ports are ours. ``rules`` are the forwarding mapping rules of mesh mode (RFC 7597 5.4), whose
+    customer edges have interface identifiers of the layout ``interface_identifier``. With DS-Lite ``ipv4`` is
+    ``DS_LITE_B4`` and nothing is translated here: the AFTR does that (RFC 6333 8).
     """
 
     mode: Mode
@@ -68,5 +65,7 @@ class SoftwireConfig:
     ports: PortSet | None
     own_local: bool = False
     mtu: int | None = None
-    rules: tuple[ForwardingRule, ...] = ()
+    rules: tuple[MappingRule, ...] = ()
     forwards: tuple[PortForward, ...] = ()
+    ipv4_prefix: IPv4Network | None = None
+    interface_identifier: InterfaceIdentifier = "rfc7597"

@@ -1,18 +1,21 @@
-"""The agent: DHCPv6 information, the DHCPv4 client and the softwire joined into one machine.
+"""The agent: provisioning, the DHCPv4 client and the softwire joined into one machine.
 
 ``handle(event, now) -> effects``; ``deadline()`` says when to wake it; ``snapshot(now)`` shows it. Pure.
 
-Decisions where the RFCs leave room (requirements section 12):
+Decisions where the RFCs leave room (ARCHITECTURE.md has the table):
 
-- X-1: another 4o6 source address, or another softwire address, means DISCOVER (RFC 7618 6, RFC 7596 5.1).
+- X-1: another 4o6 source address means DISCOVER (RFC 7618 6), and so does another softwire address (RFC 7596 5.1),
+  except with RFC 8539, where the server is told of it in a REQUEST (7.2.1).
 - X-2: option 88 withdrawn: the lease is used until it ends and never renewed (``keep_lease_without_option88``), unless
   the BR vanishes with it. No RELEASE is sent.
 - A link that may be another one (RFC 2131 3.7): the lease is asked for again in INIT-REBOOT while its traffic goes on.
-- No 4o6 without a BR: a lease without a softwire would only take an address from others.
+- No 4o6 without a BR, unless one can come with the lease (RFC 8539): a lease without a softwire would only take an
+  address from others.
 """
 
 from __future__ import annotations
 
+import enum
 import random
 from ipaddress import IPv6Address
 
@@ -20,35 +23,63 @@ from b4client.model.errors import WireError
 from b4client.model.lease import Lease4, StoredLease
 from b4client.model.lease6 import Binding6, Lease6
 from b4client.model.settings import ProtocolSettings
-from b4client.model.softwire import PortForward, SoftwireConfig
+from b4client.model.softwire import Mode, PortForward
 from b4client.protocol import events
+from b4client.protocol.aftr import AftrFinder
+from b4client.protocol.agent_view import (
+    Situation,
+    describe_reply,
+    describe_way,
+    report_lease,
+    view_provisioning,
+    waiting_for,
+)
 from b4client.protocol.counters import Counters
-from b4client.protocol.dhcp4_client import Dhcp4Client, Gained, Lost, Noted, Output, Query
+from b4client.protocol.dhcp4_client import Dhcp4Client
 from b4client.protocol.dhcp4_messages import Identity
-from b4client.protocol.dhcp4_states import Coasting, Stopped
+from b4client.protocol.dhcp4_outputs import Gained, Lost, Noted, Output, Prepare, Query
+from b4client.protocol.dhcp4_states import Coasting, Offer, Stopped
 from b4client.protocol.dhcp6_choice import choose_source6
 from b4client.protocol.dhcp6_source import HandedOver
 from b4client.protocol.effects import (
     ConfigureWan,
     Effect,
     ForgetLease,
-    Install,
     Report,
     SaveBinding,
     SaveLease,
     Withdraw,
+    without_needless_repetitions,
 )
-from b4client.protocol.provisioning import Provisioning, read_reply
-from b4client.protocol.softwire_choice import Unfit, Wan, Way, choose_softwire, choose_source, pick_way
-from b4client.protocol.status import Lease6Status, LeaseStatus, ProvisioningStatus, SoftwireStatus, Status
+from b4client.protocol.provisioning import read_reply, static_provisioning
+from b4client.protocol.softwire_choice import (
+    Unfit,
+    Wan,
+    Way,
+    choose_softwire,
+    choose_source,
+    dynamic_source,
+    pick_way,
+    ways,
+)
+from b4client.protocol.softwire_keeper import SoftwireKeeper
+from b4client.protocol.status import Lease6Status, LeaseStatus, SoftwireStatus, Status
 from b4client.protocol.transport import Outbox, Path, choose_path
-from b4client.wire import dhcp4, dhcp4o6, identity
-from b4client.wire.dhcp6 import Dhcp6Message, MessageType, Options
+from b4client.wire import dhcp4, dhcp4o6, dhcp6, identity
+from b4client.wire.dhcp6 import Dhcp6Message, MessageType, Option, Options
 
-INSTALL_RETRY_S = (1.0, 300.0)
-"""Wait before a softwire that could not be installed is tried again: doubled each time, up to the second value."""
 MAX_TURNS = 32
 """What is due at one instant is done in at most this many turns; more would be a loop."""
+ASK_SOFTWIRE = ((int(Option.ORO), dhcp6.encode_oro((Option.S46_BR, Option.S46_BIND_IPV6_PREFIX))),)
+"""Beside a DHCPv4 message: what RFC 8539 5 lets a DHCPV4-QUERY ask for."""
+
+
+class Purpose(enum.Enum):
+    """What a softwire address of our own is prepared for (RFC 8539)."""
+
+    OFFER = "offer"
+    REBOOT = "reboot"
+    CHANGE = "change"
 
 
 class Agent:
@@ -81,21 +112,20 @@ class Agent:
         self._dhcp4 = Dhcp4Client(
             Identity(self._client_id, hardware_address, settings.hostname), settings, rng=rng, counters=self._counters
         )
+        self._keeper = SoftwireKeeper()
+        self._aftr = AftrFinder()
         self._link = events.LinkChanged(False, None, ())
-        self._provisioning = Provisioning()
-        self._informed = False
+        self._provisioning = static_provisioning(settings)
+        self._informed = settings.static is not None
         self._stored = stored
         self._way: Way | None = None
+        self._carried: Way | None = None
         self._wide: IPv6Address | None = None
         self._path: Path | None = None
         self._source: IPv6Address | None = None
-        self._desired: SoftwireConfig | None = None
-        self._installed: SoftwireConfig | None = None
+        self._preparing: tuple[IPv6Address, Purpose] | None = None
         self._shown: Lease4 | None = None
         self._unfit: str | None = None
-        self._install_problem: str | None = None
-        self._install_wait_s = INSTALL_RETRY_S[0]
-        self._install_at: float | None = None
         self._send_problem: str | None = None
         self._released = False
         self._started = self._ended = False
@@ -126,9 +156,16 @@ class Agent:
             case events.SendFailed(reason):
                 self._send_failed(reason)
             case events.Installed(config):
-                self._has_installed(config)
+                self._effects += self._keeper.has_installed(config)
             case events.InstallFailed(config, reason):
-                self._install_failed(config, reason, now)
+                self._effects += self._keeper.install_failed(config, reason, now)
+            case events.AddressReady(address):
+                self._address_ready(address, now)
+            case events.AddressFailed(address, reason):
+                self._address_failed(address, reason, now)
+            case events.Resolved(name, addresses, reason):
+                self._effects += self._aftr.resolved(name, addresses, reason, now)
+                self._reconsider(now)
             case events.RenewRequested():
                 self._take(self._dhcp4.renew(now), now)
                 self._ask(self._dhcp6.renew(now), now)
@@ -149,34 +186,65 @@ class Agent:
             self._do_what_is_due(now)
         self._note_state(now)
         effects, self._effects = self._effects, []
-        return _without_needless_withdrawals(effects)
+        return without_needless_repetitions(effects)
 
     def deadline(self) -> float | None:
         """When ``handle(Woke(), ...)`` has something to do; None when nothing is waited for."""
         if self._ended:
             return None
-        instants = [self._dhcp6.deadline(), self._dhcp4.deadline(), self._install_at]
+        machines = (self._dhcp6, self._dhcp4, self._keeper, self._aftr)
+        instants = [machine.deadline() for machine in machines]
         if self._stored is not None and self._started:
             instants.append(self._stored.lease.expires_at)
         return min((i for i in instants if i is not None and i != float("inf")), default=None)
 
     def snapshot(self, now: float) -> Status:
         """What the machine has and does, for people and tests."""
-        deadline, lease, desired, path = self.deadline(), self._dhcp4.lease, self._desired, self._path
+        deadline, lease, desired, path = self.deadline(), self._dhcp4.lease, self._keeper.desired, self._path
+        installed, refresh = desired == self._keeper.installed, self._dhcp6.deadline()
+        state = "static" if self._settings.static is not None else type(self._dhcp6.state).__name__.lower()
         return Status(
             state=self._dhcp4.state.name,
             state_for_s=round(now - self._state_since, 3) if self._started else 0.0,
-            waiting_for=self._waiting_for(),
+            waiting_for=waiting_for(self._situation()),
             deadline_in_s=None if deadline is None else round(deadline - now, 3),
             source=None if self._source is None else str(self._source),
             destinations=() if path is None else tuple(str(server) for server, _ in path.targets),
-            provisioning=self._provisioning_status(now),
+            provisioning=view_provisioning(
+                self._provisioning,
+                state,
+                None if refresh is None else refresh - now,
+                self._way,
+                mode=self._settings.dhcp6_mode,
+                problem=self._dhcp6.problem,
+                leases=tuple(Lease6Status.of(item, now) for item in self._dhcp6.lease.every),
+            ),
             lease=None if lease is None else LeaseStatus.of(lease, now),
             softwire=None
             if desired is None
-            else SoftwireStatus.of(desired, installed=desired == self._installed, problem=self._install_problem),
+            else SoftwireStatus.of(desired, installed=installed, problem=self._keeper.problem),
             identity={"duid": self._duid.hex(), "client_id": self._client_id.hex()},
             counters=self._counters.snapshot(),
+        )
+
+    def _situation(self) -> Situation:
+        return Situation(
+            interface=self._interface,
+            settings=self._settings,
+            link=self._link,
+            provisioning=self._provisioning,
+            way=self._way,
+            path=self._path,
+            dhcp4=self._dhcp4.state,
+            leased=self._dhcp4.lease is not None,
+            keeper=self._keeper,
+            counters=self._counters,
+            released=self._released,
+            informed=self._informed,
+            asking=self._dhcp6.waiting_for,
+            has_prefix=self._has_prefix,
+            unfit=self._unfit,
+            aftr_problem=self._aftr.problem,
         )
 
     # ---- beginning and end
@@ -187,13 +255,13 @@ class Agent:
         stored = self._stored
         if stored is None or now >= stored.lease.expires_at:
             # What an earlier process left in the kernel has no lease behind it.
-            self._effects.append(Withdraw("there is no lease from before"))
+            self._withdraw("there is no lease from before")
 
     def _stop(self, now: float, *, withdraw: bool, release: bool) -> None:
         if release:
             self._release(now)
         elif withdraw:
-            self._effects.append(Withdraw("stopped"))
+            self._withdraw("stopped")
             if self._lease6 and self._dhcp6.configures_wan:
                 # They stay ours at the server, and are verified by the next start.
                 self._effects.append(ConfigureWan(Lease6()))
@@ -204,16 +272,20 @@ class Agent:
         self._stored = None
         self._take(self._dhcp4.release(now), now)
         self._ask(self._dhcp6.release(now), now)
-        self._drop_softwire("released")
-        self._effects += [Withdraw("released"), ForgetLease()]
+        self._effects += self._keeper.drop("released")
+        self._withdraw("released")
+        self._effects.append(ForgetLease())
         self._shown = None
 
     def _restart(self, now: float) -> None:
         self._released = False
-        self._provisioning, self._informed = Provisioning(), False
+        self._provisioning = static_provisioning(self._settings)
+        self._informed = self._settings.static is not None
         self._take(self._dhcp4.stop(now, keep_lease=False, reason="restarted by the operator"), now)
         self._way = None
-        self._drop_softwire("restarted by the operator")
+        if self._keeper.desired is not None:
+            self._effects += self._keeper.drop("restarted by the operator")
+            self._withdraw("restarted by the operator")
         if self._able_to_ask:
             self._ask(self._dhcp6.start(now), now)
         if isinstance(self._dhcp6, HandedOver) and self._dhcp6.message is not None:
@@ -232,10 +304,8 @@ class Agent:
             self._take(self._dhcp4.wake(now), now)
             if self._stored is not None and now >= self._stored.lease.expires_at:
                 self._forget_stored("the stored lease has expired")
-            if self._install_at is not None and now >= self._install_at:
-                self._install_at = None
-                if self._desired is not None:
-                    self._effects.append(Install(self._desired))
+            self._effects += self._keeper.wake(now)
+            self._effects += self._aftr.wake(now)
         raise AssertionError(f"still due at {now}: {self.deadline()} ({self._dhcp4.state}, {self._dhcp6.state})")
 
     def _forget_stored(self, reason: str) -> None:
@@ -243,13 +313,13 @@ class Agent:
         if self._stored is not None:
             self._dhcp4.hint(self._stored.lease)
             self._stored = None
-            self._effects.append(Withdraw(reason))
+            self._withdraw(reason)
 
     # ---- the link
 
     @property
     def _able_to_ask(self) -> bool:
-        return self._link.up and self._link.link_local is not None
+        return self._link.up and self._link.link_local is not None and self._settings.static is None
 
     def _link_changed(self, link: events.LinkChanged, now: float) -> None:
         self._link = link
@@ -262,8 +332,7 @@ class Agent:
 
     def _wide_address(self) -> IPv6Address | None:
         """The global or unique-local address to use: the present one while it can be used, whatever comes beside it."""
-        own = self._desired.local if self._desired is not None and self._desired.own_local else self._settings.local
-        usable = tuple(a for a in self._link.addresses if a != own) if self._link.up else ()
+        usable = self._addresses if self._link.up else ()
         if self._wide not in usable:
             stored = self._stored.source if self._stored is not None else None
             found = stored if stored in usable else choose_source(usable, self._far_end)
@@ -273,9 +342,28 @@ class Agent:
         return self._wide
 
     @property
+    def _addresses(self) -> tuple[IPv6Address, ...]:
+        """The WAN's addresses but for the one that is there because of us: it says nothing about the provider's."""
+        return tuple(a for a in self._link.addresses if a not in self._keeper.made)
+
+    @property
+    def _has_prefix(self) -> bool:
+        """True when a softwire's source can be built (RFC 8539 7 [E-1])."""
+        return bool(self._settings.local or self._settings.prefixes or self._addresses or self._lease6)
+
+    @property
     def _far_end(self) -> IPv6Address | None:
         brs = self._provisioning.brs
-        return self._settings.br or (brs[0] if brs else None)
+        return self._settings.br or (brs[0] if brs else self._aftr.address)
+
+    def _wan(self, now: float) -> Wan:
+        """The WAN as the choice of a softwire needs it."""
+        source, desired = self._wide_address(), self._keeper.desired
+        if source is None and desired is not None and not desired.own_local:
+            source = desired.local  # it may come back; until then the softwire stays as it is
+        leased = tuple(item.network for item in self._lease6.preferred_first(now))
+        prefixes = tuple(dict.fromkeys((*leased, *self._settings.prefixes)))
+        return Wan(self._interface, self._addresses, prefixes, source, self._aftr.address)
 
     # ---- receiving
 
@@ -287,7 +375,7 @@ class Agent:
             except WireError:
                 self._counters.count("drop-response-malformed")
                 return
-            self._take(self._dhcp4.received(inner, now), now)
+            self._take(self._dhcp4.received(inner, now, outer.options), now)
             return
         reply = self._dhcp6.received(data, now)
         self._follow_lease6(now, steer=reply is None)
@@ -316,7 +404,7 @@ class Agent:
         names = ", ".join(str(item.network) for item in lease.every)
         self._report("lease6", "info" if lease else "warning", f"DHCPv6 leases: {names or 'nothing any more'}")
         if not lease:
-            self._provisioning = Provisioning()
+            self._provisioning = static_provisioning(self._settings)
         if steer:
             self._steer(now)
 
@@ -327,16 +415,8 @@ class Agent:
             if problem not in before.problems:
                 self._report("provisioning-problem", "warning", f"{problem} (from {source})")
         if self._provisioning != before:
-            self._report("informed", "info", self._provisioning_in_words(source))
+            self._report("informed", "info", describe_reply(self._provisioning, source))
         self._steer(now)
-
-    def _provisioning_in_words(self, source: str) -> str:
-        p = self._provisioning
-        servers = p.servers_4o6
-        said = "no option 88" if servers is None else f"DHCP 4o6 at {', '.join(map(str, servers)) or 'multicast'}"
-        containers = [n for n, c in (("lw4o6", p.lw4o6), ("MAP-E", p.map_e)) if c is not None]
-        brs = ", ".join(map(str, p.brs))
-        return f"DHCPv6 ({source}): {said}; {' and '.join(containers) or 'no'} container{f', BR {brs}' if brs else ''}"
 
     # ---- steering: may 4o6 run, and how
 
@@ -345,38 +425,47 @@ class Agent:
         if self._released:
             return
         way = pick_way(self._provisioning, self._settings)
+        if way is not None and way.dynamic and not self._informed and self._settings.rfc8539 == "auto":
+            way = None  # whether a container has the BR is not known yet
+        if way is not None and way != self._way:
+            self._report("way", "info", describe_way(way, self._settings))
+        aftr = self._settings.aftr or self._provisioning.aftr
+        self._effects += self._aftr.want(aftr if way is not None and way.mode is Mode.DS_LITE else None, now)
         if way is not None and way.leased:
             self._way = way
-            self._steer_lease(now, moved=moved)
+            self._steer_lease(way, now, moved=moved)
         elif way is not None:
             self._way = way
-            self._forget_stored("IPv4 is provisioned without a lease")
-            stopped = self._dhcp4.stop(now, keep_lease=False, reason="IPv4 is provisioned without a lease")
-            self._take(stopped, now)
+            reason = "IPv4 is provisioned without a lease"
+            self._forget_stored(reason)
+            self._take(self._dhcp4.stop(now, keep_lease=False, reason=reason), now)
         elif self._informed:
-            last = self._way
-            known = self._settings.br or (last is not None and last.br in self._provisioning.brs)
-            keep = bool(self._settings.keep_lease_without_option88 and known)
+            reason, last = "DHCPv6 provisions no IPv4 any more", self._way
+            known = self._settings.br or (last is not None and (last.dynamic or last.br in self._provisioning.brs))
+            leased = last is None or last.leased
+            keep = bool(self._settings.keep_lease_without_option88 and known and leased)
             if not keep:
-                self._forget_stored("DHCPv6 provisions no IPv4 any more")
+                self._forget_stored(reason)
                 self._way = None
-            stopped = self._dhcp4.stop(now, keep_lease=keep, reason="DHCPv6 provisions no IPv4 any more")
-            self._take(stopped, now)
+            self._take(self._dhcp4.stop(now, keep_lease=keep, reason=reason), now)
         self._reconsider(now)
 
-    def _steer_lease(self, now: float, *, moved: bool) -> None:
+    def _steer_lease(self, way: Way, now: float, *, moved: bool) -> None:
         servers = self._settings.servers_4o6
         if servers is None:
             servers = self._provisioning.servers_4o6 or ()
         before = self._path
         self._path = path = choose_path(servers, self._link.link_local, self._wide_address()) if self._link.up else None
-        if path is None:
+        if path is None or (way.dynamic and not self._has_prefix and isinstance(self._dhcp4.state, Stopped)):
             return
         self._dhcp4.several_servers = path.several
         source_before, self._source = self._source, path.source
-        state = self._dhcp4.state
+        state, other_kind = self._dhcp4.state, way.dynamic != self._dhcp4.dynamic
+        self._dhcp4.dynamic = way.dynamic
         if isinstance(state, Stopped):
-            self._begin(path, now)
+            self._begin(way, path, now)
+        elif other_kind:
+            self._take(self._dhcp4.restart(now, "the softwire is provisioned in another way"), now)
         elif source_before is not None and source_before != path.source:
             self._take(self._dhcp4.restart(now, f"the 4o6 source address changed to {path.source}"), now)
         elif isinstance(state, Coasting):
@@ -384,7 +473,7 @@ class Agent:
         elif moved or before is None:
             self._take(self._dhcp4.verify(now), now)
 
-    def _begin(self, path: Path, now: float) -> None:
+    def _begin(self, way: Way, path: Path, now: float) -> None:
         stored = self._stored
         if stored is None:
             self._take(self._dhcp4.start(now), now)
@@ -392,8 +481,34 @@ class Agent:
             # RFC 7618 6 [S-4]: INIT-REBOOT only from the address that the lease was given to.
             self._forget_stored(f"the 4o6 source address is {path.source}, no longer {stored.source}")
             self._take(self._dhcp4.start(now, previous=stored.lease), now)
+        elif way.dynamic:
+            self._begin_dynamic(stored.lease, now)
         else:
-            self._stored = None
+            self._reboot(now)
+
+    def _begin_dynamic(self, lease: Lease4, now: float) -> None:
+        """INIT-REBOOT with RFC 8539: the softwire's source must be there before the REQUEST names it."""
+        known = lease.softwire
+        try:
+            if known is None:
+                raise Unfit("the stored lease has no softwire")
+            source = dynamic_source(
+                known.bind_prefix,
+                lease.address,
+                lease.ports,
+                settings=self._settings,
+                wan=self._wan(now),
+                present=known.saddr,
+            )
+        except Unfit as error:
+            self._forget_stored(str(error))
+            self._take(self._dhcp4.start(now), now)
+        else:
+            self._need_address(source, Purpose.REBOOT, now)
+
+    def _reboot(self, now: float) -> None:
+        stored, self._stored = self._stored, None
+        if stored is not None:
             self._take(self._dhcp4.reboot(now, stored.lease, in_use=False, usable=stored.trusted), now)
 
     # ---- the DHCPv4 client's outputs
@@ -403,11 +518,13 @@ class Agent:
             match output:
                 case Query():
                     self._query(output, now)
+                case Prepare(offer):
+                    self._prepare(offer, now)
                 case Gained(lease):
                     self._gained(lease, now)
                 case Lost(reason, forget):
-                    self._drop_softwire(reason)
-                    self._effects.append(Withdraw(reason))
+                    self._effects += self._keeper.drop(reason)
+                    self._withdraw(reason)
                     if forget:
                         self._effects.append(ForgetLease())
                     self._shown = None
@@ -420,7 +537,8 @@ class Agent:
         if self._path is None:
             self._counters.count("sent-no-source")
             return
-        data = dhcp4o6.encode_query(dhcp4.encode(query.message), unicast=query.unicast)
+        options = ASK_SOFTWIRE if query.ask_softwire else ()
+        data = dhcp4o6.encode_query(dhcp4.encode(query.message), unicast=query.unicast, options=options)
         self._effects += self._outbox.query(data, self._path, now)
 
     def _ask(self, messages: list[bytes], now: float) -> None:
@@ -431,34 +549,102 @@ class Agent:
     def _gained(self, lease: Lease4, now: float) -> None:
         if self._source is not None:
             self._effects.append(SaveLease(lease, self._source))
-        what = f"{lease.address}, {'the whole address' if lease.ports is None else lease.ports}"
-        for_s = "ever" if lease.expires_at == float("inf") else f"{lease.expires_at - now:.0f} s"
-        fields = (("address", str(lease.address)), ("ports", str(lease.ports)), ("server_id", str(lease.server_id)))
-        if lease.same_binding(self._shown):
-            self._report("renewed", "info", f"renewed {what}, for {for_s}", *fields)
-        else:
-            if lease.ports is not None and lease.ports.range_at(0).first < 1024:
-                # P-8: the server decided; whoever runs it should know.
-                self._report("system-ports", "warning", f"the port set {lease.ports} holds system ports (below 1024)")
-            self._report("bound", "info", f"leased {what}, for {for_s}", *fields)
+        self._effects += report_lease(lease, self._shown, self._way, now)
         self._shown = lease
         self._reconsider(now, fresh=True)
+
+    # ---- the softwire's own address (RFC 8539)
+
+    def _prepare(self, offer: Offer, now: float) -> None:
+        prefix = None if offer.softwire is None else offer.softwire.bind_prefix
+        try:
+            source = dynamic_source(prefix, offer.address, offer.ports, settings=self._settings, wan=self._wan(now))
+        except Unfit as error:
+            self._take(self._dhcp4.unprepared(now, str(error)), now)
+            return
+        if self._keeper.desired is None and self._keeper.made - {source}:
+            self._withdraw("another address is needed now")
+        self._need_address(source, Purpose.OFFER, now)
+
+    def _need_address(self, address: IPv6Address, purpose: Purpose, now: float) -> None:
+        if self._preparing == (address, purpose):
+            return
+        self._preparing = (address, purpose)
+        there = self._keeper.installed
+        if address in self._addresses or (there is not None and there.local == address):
+            self._address_ready(address, now)
+        else:
+            self._effects += self._keeper.prepare(address)
+
+    def _address_ready(self, address: IPv6Address, now: float) -> None:
+        if self._preparing is None or self._preparing[0] != address:
+            return  # for an exchange that is over
+        (_, purpose), self._preparing = self._preparing, None
+        match purpose:
+            case Purpose.OFFER:
+                self._take(self._dhcp4.prepared(now, address), now)
+            case Purpose.REBOOT:
+                self._dhcp4.saddr = address
+                self._reboot(now)
+            case Purpose.CHANGE:
+                self._take(self._dhcp4.readdress(now, address), now)
+
+    def _address_failed(self, address: IPv6Address, reason: str, now: float) -> None:
+        if self._preparing is None or self._preparing[0] != address:
+            return
+        (_, purpose), self._preparing = self._preparing, None
+        text = f"the softwire's address {address} cannot be used: {reason}"
+        match purpose:
+            case Purpose.OFFER:
+                self._take(self._dhcp4.unprepared(now, text), now)
+            case Purpose.REBOOT:
+                self._forget_stored(text)
+                self._steer(now)
+            case Purpose.CHANGE:
+                self._take(self._dhcp4.restart(now, text), now)
+
+    def _watch_source(self, lease: Lease4, wan: Wan, now: float) -> None:
+        """The softwire's source goes with its prefix: then the server is told of another one (RFC 8539 7.2.1)."""
+        if lease.softwire is None:
+            return
+        present = self._dhcp4.saddr or lease.softwire.saddr
+        try:
+            wanted = dynamic_source(
+                lease.softwire.bind_prefix,
+                lease.address,
+                lease.ports,
+                settings=self._settings,
+                wan=wan,
+                present=present,
+            )
+        except Unfit:
+            return  # without any prefix there is nothing better
+        if wanted != present:
+            self._need_address(wanted, Purpose.CHANGE, now)
 
     # ---- the softwire
 
     def _reconsider(self, now: float, *, fresh: bool = False) -> None:
         """Decide what softwire there should be, and have it made. ``fresh``: the lease was granted just now."""
-        lease, way, desired = self._dhcp4.lease, self._way, self._desired
+        lease, way, desired = self._dhcp4.lease, self._way, self._keeper.desired
+        carried = self._carried
+        if (
+            (way is not None and way.leased and lease is None)
+            and (desired is not None and carried is not None and not carried.leased)
+            and carried in ways(self._provisioning, self._settings)
+        ):
+            # A softwire without lease carries on until there is a lease, as long as it is provisioned itself.
+            way = carried
         if way is None or (way.leased and lease is None):
             if desired is not None:
-                self._drop_softwire("nothing provisions it any more")
-                self._effects.append(Withdraw("nothing provisions IPv4 any more"))
+                self._effects += self._keeper.drop("nothing provisions it any more")
+                self._withdraw("nothing provisions IPv4 any more")
             return
-        source = self._wide_address()
-        if source is None and desired is not None and not desired.own_local:
-            source = desired.local  # it may come back; until then the softwire stays as it is
-        prefixes = tuple(item.network for item in self._lease6.preferred_first(now))
-        wan = Wan(self._interface, self._link.addresses, prefixes, source)
+        if self._released:
+            return
+        wan = self._wan(now)
+        if way.dynamic and lease is not None:
+            self._watch_source(lease, wan, now)
         try:
             config = choose_softwire(
                 way, self._provisioning, self._settings, wan, lease, mtu=self._mtu, forwards=self._forwards
@@ -477,51 +663,31 @@ class Agent:
             else:
                 self._take(self._dhcp4.restart(now, reason), now)
             return
-        self._desired = config
-        self._install_at, self._install_problem, self._install_wait_s = None, None, INSTALL_RETRY_S[0]
-        self._effects.append(Install(config))
+        if config.rules and (desired is None or desired.rules != config.rules):
+            text = f"{len(config.rules)} forwarding rules: traffic to other customers goes by the BR all the same"
+            self._report("mesh", "warning", text)
+        self._carried = way
+        self._effects += self._keeper.want(config)
 
     def _does_not_fit(self, reason: str, lease: Lease4 | None) -> None:
         if reason != self._unfit:
             self._report("unfit", "warning", f"no softwire can be made: {reason}")
         self._unfit = reason
-        desired = self._desired
-        held = lease is None or desired is None or (desired.ipv4, desired.ports) == (lease.address, lease.ports)
-        if desired is not None and not (held and not self._link.addresses):
-            self._drop_softwire(reason)
-            self._effects.append(Withdraw(reason))
+        desired = self._keeper.desired
+        if desired is None:
+            return
+        held = lease is None or (desired.ipv4, desired.ports) == (lease.address, lease.ports)
+        # The address may come back soon: as long as the lease lasts, or the link is down, nothing is taken away. What a
+        # container provisions lives no longer than its prefix (RFC 7597 7.1, RFC 7596 5.1 [L-1, M-12]).
+        if held and not self._addresses and (lease is not None or not self._link.up):
+            return
+        self._effects += self._keeper.drop(reason)
+        self._withdraw(reason)
 
-    def _drop_softwire(self, reason: str) -> None:
-        if self._desired is not None:
-            self._report("softwire-down", "info", f"the softwire goes: {reason}")
-        self._desired = self._installed = None
-        self._install_at = self._install_problem = None
-
-    def _has_installed(self, config: SoftwireConfig) -> None:
-        if self._desired is None:
-            return  # a withdrawal is behind it in the queue
-        before, self._installed = self._installed, config
-        if config == self._desired:
-            self._install_problem, self._install_wait_s = None, INSTALL_RETRY_S[0]
-            if before != config:
-                ports = "the whole address" if config.ports is None else str(config.ports)
-                text = f"softwire {config.local} to {config.remote} carries {config.ipv4}, {ports}"
-                self._report("softwire-up", "info", text)
-
-    def _install_failed(self, config: SoftwireConfig, reason: str, now: float) -> None:
-        desired = self._desired
-        if desired is None or config != desired:
-            return  # about something that is not wanted any more
-        there = self._installed
-        if there is None or (there.ipv4, there.ports) != (desired.ipv4, desired.ports):
-            # Whatever is there still is not covered by the lease.
-            self._installed = None
-            self._effects.append(Withdraw("the softwire could not be changed to the present lease"))
-        wait = self._install_wait_s
-        self._install_at, self._install_wait_s = now + wait, min(2 * wait, INSTALL_RETRY_S[1])
-        if reason != self._install_problem:
-            self._report("install-failed", "error", f"the softwire could not be made: {reason}")
-        self._install_problem = reason
+    def _withdraw(self, reason: str) -> None:
+        """The data plane gives up everything, with the addresses that were prepared."""
+        self._preparing = None
+        self._effects.append(Withdraw(reason))
 
     # ---- telling
 
@@ -539,61 +705,3 @@ class Agent:
         if name != self._state_name:
             self._report("state", "debug", f"{self._state_name} -> {name}", ("from", self._state_name), ("to", name))
             self._state_name, self._state_since = name, now
-
-    def _provisioning_status(self, now: float) -> ProvisioningStatus:
-        p, state = self._provisioning, self._dhcp6.state
-        refresh = self._dhcp6.deadline()
-        return ProvisioningStatus(
-            state=type(state).__name__.lower(),
-            refresh_in_s=None if refresh is None else round(refresh - now, 3),
-            servers_4o6=None if p.servers_4o6 is None else tuple(map(str, p.servers_4o6)),
-            brs=tuple(map(str, p.brs)),
-            containers=tuple(n for n, c in (("lw4o6", p.lw4o6), ("map-e", p.map_e)) if c is not None),
-            problems=p.problems + ((self._dhcp6.problem,) if self._dhcp6.problem else ()),
-            mode=self._settings.dhcp6_mode,
-            leases=tuple(Lease6Status.of(item, now) for item in self._dhcp6.lease.every),
-        )
-
-    def _waiting_for(self) -> str | None:
-        """The first thing that stands between here and IPv4."""
-        if self._released:
-            return "b4client restart: the lease was given back"
-        if not self._link.up:
-            return f"{self._interface} to come up"
-        if self._link.link_local is None:
-            return f"a link-local address on {self._interface}"
-        if self._way is None:
-            if not self._informed:
-                return self._dhcp6.waiting_for
-            return "the DHCPv6 server to provision IPv4: " + self._missing()
-        if self._way.leased and self._path is None and not isinstance(self._dhcp4.state, Coasting):
-            return f"a global or unique-local IPv6 address on {self._interface}, to speak to the DHCP 4o6 server from"
-        if self._way.leased and self._dhcp4.lease is None:
-            return f"an answer of the DHCP 4o6 server ({self._dhcp4.state.name})"
-        if self._desired is None:
-            return self._unfit
-        if self._desired != self._installed:
-            return self._install_problem or "the softwire to be made"
-        return None
-
-    def _missing(self) -> str:
-        p = self._provisioning
-        lacks = []
-        if p.servers_4o6 is None:
-            lacks.append("no option 88 (DHCP 4o6 server)")
-        if not p.brs:
-            lacks.append("no BR address (container 94 or 96)")
-        return "its Reply has " + (" and ".join(lacks) or "nothing that fits together")
-
-
-def _without_needless_withdrawals(effects: list[Effect]) -> list[Effect]:
-    """Drop what another effect of the same step makes needless: a Withdraw before an Install (which replaces what is
-    there in one transaction), and a second Withdraw."""
-    kept: list[Effect] = []
-    later = False
-    for effect in reversed(effects):
-        if isinstance(effect, Withdraw) and later:
-            continue
-        later = later or isinstance(effect, Install | Withdraw)
-        kept.append(effect)
-    return kept[::-1]

@@ -15,30 +15,37 @@ Decisions where the RFCs leave room:
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from ipaddress import IPv6Address
 
-from b4client.model.errors import OfferError
+from b4client.model.errors import OfferError, WireError
 from b4client.model.lease import Lease4
-from b4client.model.portset import PortSet
 from b4client.model.settings import ProtocolSettings
 from b4client.protocol import backoff
 from b4client.protocol.counters import Counters
-from b4client.protocol.dhcp4_messages import Composer, Identity, read_lease, read_offer
+from b4client.protocol.dhcp4_messages import Composer, Identity, read_lease, read_offer, read_softwire
+from b4client.protocol.dhcp4_outputs import Gained, Lost, Noted, Output, Prepare, Query
 from b4client.protocol.dhcp4_states import (
     TRANSITIONS,
     Bound,
     Coasting,
+    Confirming,
     Init,
     InitReboot,
     Offer,
+    Preparing,
     Rebinding,
     Renewing,
     Requesting,
     Selecting,
     State,
     Stopped,
+    due_at,
+    usable_lease,
 )
+from b4client.wire import softwire46
 from b4client.wire.dhcp4 import BOOTREPLY, Dhcp4Message, MessageType, Option
+from b4client.wire.dhcp6 import Options
 
 START_DELAY_S = (1.0, 10.0)
 REQUEST_SENDS = 5
@@ -46,51 +53,18 @@ REQUEST_SENDS = 5
 REBOOT_SENDS = 3
 MAX_OFFERS = 16
 MAX_SECS = 0xFFFF
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """Send this DHCPv4 message in a DHCPV4-QUERY; ``unicast`` is the U flag (RFC 7341 8 [Q-4])."""
-
-    message: Dhcp4Message
-    unicast: bool
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Gained:
-    """The lease is ours (again), with these times."""
-
-    lease: Lease4
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """There is no lease any more: nothing of it may be used from now on.
-
-    ``forget`` says that it is worth nothing even as a hint: a server refused it, or it was given back.
-    """
-
-    reason: str
-    forget: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Noted:
-    """Something an operator may want to know: a stable kind, a syslog level, a sentence."""
-
-    kind: str
-    level: str
-    text: str
-
-
-Output = Query | Gained | Lost | Noted
+PREPARE_S = 30.0
+"""The softwire's source must be ready that soon after the offer was chosen: servers do not keep offers for long."""
+MAX_REFUSALS = 2
+"""ACKs with another softwire source before the lease is given back and all begins anew (RFC 8539 7.5)."""
 
 
 class Dhcp4Client:
     """One client identity's lease. ``several_servers`` tells whether more than one OFFER can be expected.
 
     ``settings`` may be replaced at any time.
+    ``dynamic`` switches RFC 8539 on: the softwire comes with the lease. ``saddr`` is then the softwire's source that
+    REQUESTs name.
     """
 
     def __init__(
@@ -105,6 +79,8 @@ class Dhcp4Client:
         self._failures = 0
         self._previous: Lease4 | None = None
         self.several_servers = True
+        self.dynamic = False
+        self.saddr: IPv6Address | None = None
 
     # ---- looking
 
@@ -116,35 +92,11 @@ class Dhcp4Client:
     @property
     def lease(self) -> Lease4 | None:
         """The lease that may be used now; None when there is none (or only one that is still being asked for)."""
-        match self._state:
-            case Bound(lease) | Coasting(lease):
-                return lease
-            case Renewing(lease=lease) | Rebinding(lease=lease):
-                return lease
-            case InitReboot(lease=lease, in_use=True):
-                return lease
-        return None
+        return usable_lease(self._state)
 
     def deadline(self) -> float | None:
         """When ``wake`` has something to do."""
-        match self._state:
-            case Init(send_at):
-                return send_at
-            case Selecting(resend_at=resend_at, select_at=select_at):
-                return resend_at if select_at is None else min(resend_at, select_at)
-            case Requesting(resend_at=resend_at):
-                return resend_at
-            case InitReboot(lease=lease, resend_at=resend_at):
-                return min(resend_at, lease.expires_at)
-            case Bound(lease):
-                return _finite(lease.t1_at)
-            case Renewing(lease=lease, resend_at=resend_at):
-                return _finite(min(resend_at, lease.t2_at))
-            case Rebinding(lease=lease, resend_at=resend_at):
-                return _finite(min(resend_at, lease.expires_at))
-            case Coasting(lease):
-                return _finite(lease.expires_at)
-        return None
+        return due_at(self._state)
 
     # ---- what the agent wants
 
@@ -179,8 +131,10 @@ class Dhcp4Client:
     def nudge(self, now: float) -> list[Output]:
         """What was being tried could not be heard: try again at once instead of after a long wait."""
         match self._state:
-            case Init() | Selecting() | Requesting():
+            case Init() | Selecting() | Preparing() | Requesting():
                 self._enter(Init(now))
+            case Confirming() as state:
+                self._enter(replace(state, xid=None, attempt=0, resend_at=now))
             case InitReboot(lease=lease, in_use=in_use, usable=usable):
                 self._enter(InitReboot(lease, in_use, usable, now, None, 0.0, 0, now))
             case _:
@@ -211,6 +165,89 @@ class Dhcp4Client:
         known = self.lease is not None or isinstance(self._state, InitReboot)
         return [Lost(reason)] if known else []
 
+    # ---- the softwire's source (RFC 8539)
+
+    def prepared(self, now: float, saddr: IPv6Address) -> list[Output]:
+        """The softwire's source for the chosen offer is ready: ask for the lease with it (RFC 8539 7.1)."""
+        state = self._state
+        if not isinstance(state, Preparing):
+            return []
+        self.saddr = saddr
+        return self._request(Requesting(state.offer, state.xid, state.secs, now, 0, now), now)
+
+    def unprepared(self, now: float, reason: str) -> list[Output]:
+        """No softwire can be made for the chosen offer."""
+        return self._fail(now, "unprepared", reason) if isinstance(self._state, Preparing) else []
+
+    def readdress(self, now: float, saddr: IPv6Address) -> list[Output]:
+        """The softwire has another source from now on: tell the server (RFC 8539 7.2.1 [E-11, X-1])."""
+        self.saddr = saddr
+        match self._state:
+            case Bound(lease) | Renewing(lease=lease) | Rebinding(lease=lease):
+                return self._confirm(now, lease, in_use=True, refusals=0, wait_s=0.0)
+            case Confirming(lease=lease, in_use=in_use):
+                return self._confirm(now, lease, in_use=in_use, refusals=0, wait_s=0.0)
+            case InitReboot():
+                return self.nudge(now)
+        return []
+
+    def _confirm(self, now: float, lease: Lease4, *, in_use: bool, refusals: int, wait_s: float) -> list[Output]:
+        self._enter(Confirming(lease, in_use, refusals, now, None, 0.0, 0, now + wait_s))
+        return self.wake(now)
+
+    def _wake_confirming(self, state: Confirming, now: float) -> list[Output]:
+        lease = state.lease
+        if now >= lease.expires_at:
+            return self._overdue(now, lease)
+        if now < state.resend_at:
+            return []
+        if state.xid is not None and state.attempt + 1 >= REQUEST_SENDS:
+            # Silence may be the server's way of refusing, for a time (RFC 8539 8.1): another round, later.
+            self._enter(replace(state, xid=None, attempt=0, resend_at=now + self._saddr_wait_s()))
+            return []
+        again = state.xid is not None
+        xid = state.xid if state.xid is not None else self._xid()
+        attempt = state.attempt + 1 if again else 0
+        resend_at = now + backoff.dhcp4_delay_s(attempt, self._rng)
+        requested_at = state.requested_at if again else now
+        self._enter(replace(state, xid=xid, requested_at=requested_at, attempt=attempt, resend_at=resend_at))
+        message = self._compose.extend(xid, _secs(now - state.began_at), lease, self._saddr)
+        return [Query(message, now < lease.t2_at, "DHCPREQUEST", self.dynamic)]
+
+    def _saddr_wait_s(self) -> float:
+        """A randomised interval, at least as configured (RFC 8539 7.5 [E-8])."""
+        least = self.settings.saddr_retry_s
+        return least + self._rng.uniform(0, least / 4)
+
+    @property
+    def _saddr(self) -> IPv6Address | None:
+        return self.saddr if self.dynamic else None
+
+    def _confirmed(self, lease: Lease4) -> bool:
+        """True when the server has stored the softwire's source that we have, or need not know it."""
+        told = None if lease.softwire is None else lease.softwire.saddr
+        return not self.dynamic or (told is not None and told == self.saddr)
+
+    def _mismatched(self, lease: Lease4, now: float) -> list[Output]:
+        """The ACK's option 109 is another address than ours, or missing: no traffic until it is (RFC 8539 7.5)."""
+        state, held = self._state, self.lease
+        refusals = state.refusals + 1 if isinstance(state, Confirming) else 1
+        told = None if lease.softwire is None else lease.softwire.saddr
+        text = f"the server has stored {told or 'no address'} as the softwire's source, not {self.saddr}"
+        self._counters.count("warned-saddr-mismatch")
+        # What the server has stored may be what is there still: then only the change is refused, and traffic goes on.
+        before = None if held is None or held.softwire is None else held.softwire.saddr
+        in_use = told is not None and told == before
+        if refusals >= MAX_REFUSALS:
+            release = Query(self._compose.release(self._xid(), lease), True, "DHCPRELEASE")
+            self._previous = lease
+            return [release, Lost(text, forget=True), *self._fail(now, "saddr-mismatch", text)]
+        wait_s = self._saddr_wait_s()
+        note = Noted("saddr-mismatch", "warning", f"{text}; asking again in {wait_s:.0f} s")
+        # In use it is the same softwire, for longer.
+        change: list[Output] = [Gained(lease)] if in_use else self._lost(text)
+        return [note, *change, *self._confirm(now, lease, in_use=in_use, refusals=refusals, wait_s=wait_s)]
+
     def resume(self, now: float) -> list[Output]:
         """4o6 may be used again: renew what is held, or look for a lease."""
         if isinstance(self._state, Coasting):
@@ -223,6 +260,8 @@ class Dhcp4Client:
         match self._state:
             case Bound(lease) | Renewing(lease=lease):
                 return self._renew(now, lease) if now < lease.t2_at else self._overdue(now, lease)
+            case Confirming():
+                return self.nudge(now)
         return []
 
     def rebind(self, now: float) -> list[Output]:
@@ -230,18 +269,22 @@ class Dhcp4Client:
         match self._state:
             case Bound(lease) | Renewing(lease=lease) | Rebinding(lease=lease):
                 return self._rebind(now, lease) if now < lease.expires_at else self._overdue(now, lease)
+            case Confirming():
+                return self.nudge(now)
         return []
 
     def release(self, now: float) -> list[Output]:
         """Give the lease back: one RELEASE, which is never repeated (RFC 2131 4.4.6 [T-9])."""
-        lease = self.lease
+        held = self.lease
+        lease = self._state.lease if isinstance(self._state, Confirming) else held
         outputs: list[Output] = []
         if lease is not None and isinstance(self._state, Coasting):
             # Without option 88 nothing is sent by 4o6, not even this (RFC 7341 9 [X-2]).
             outputs = [Lost("released, without word to the server: option 88 is withdrawn", forget=True)]
         elif lease is not None:
             message = self._compose.release(self._xid(), lease)
-            outputs = [Query(message, True, "DHCPRELEASE"), Lost("released", forget=True)]
+            outputs = [Query(message, True, "DHCPRELEASE")]
+            outputs += [Lost("released", forget=True)] if held is not None else []
         elif isinstance(self._state, InitReboot):
             outputs = [Lost("released before it was confirmed", forget=True)]
         if not isinstance(self._state, Stopped):
@@ -264,6 +307,10 @@ class Dhcp4Client:
                     if isinstance(self._state, Selecting):
                         self._enter(replace(self._state, offers=state.offers, select_at=state.select_at))
                     return outputs
+            case Preparing(give_up_at=give_up_at) if now >= give_up_at:
+                return self._fail(now, "unprepared", "the softwire's source was not ready in time")
+            case Confirming() as state:
+                return self._wake_confirming(state, now)
             case Requesting(resend_at=resend_at) as state if now >= resend_at:
                 if state.attempt + 1 >= REQUEST_SENDS:
                     return self._fail(now, "request-timeout", f"no answer to the REQUEST for {state.offer.address}")
@@ -300,7 +347,7 @@ class Dhcp4Client:
         if now < state.resend_at:
             return []
         if state.xid is not None and state.attempt + 1 >= REBOOT_SENDS:
-            if not state.usable:
+            if not state.usable or not self._confirmed(state.lease):
                 return [Lost("no server confirmed the stored lease"), *self._fail(now, "reboot-timeout", "no answer")]
             # RFC 2131 3.2 step 3: without an answer the lease may be used for the rest of its time.
             self._enter(Bound(state.lease))
@@ -316,8 +363,8 @@ class Dhcp4Client:
         self._enter(
             InitReboot(state.lease, state.in_use, state.usable, began_at, xid, requested_at, attempt, resend_at)
         )
-        message = self._compose.reboot(xid, _secs(now - began_at), state.lease)
-        return [Query(message, False, "DHCPREQUEST")]
+        message = self._compose.reboot(xid, _secs(now - began_at), state.lease, self._saddr)
+        return [Query(message, False, "DHCPREQUEST", self.dynamic)]
 
     # ---- sending
 
@@ -326,10 +373,13 @@ class Dhcp4Client:
         resend_at = now + backoff.dhcp4_delay_s(attempt, self._rng)
         self._enter(Selecting(xid, began_at, secs, attempt, resend_at))
         message = self._compose.discover(xid, secs, previous=self._previous, hint=self.settings.psid_len_hint)
-        return [Query(message, False, "DHCPDISCOVER")]
+        return [Query(message, False, "DHCPDISCOVER", self.dynamic)]
 
     def _select(self, state: Selecting, now: float) -> list[Output]:
         chosen = min(state.offers, key=self._rank)  # the first of equals
+        if self.dynamic:
+            self._enter(Preparing(chosen, state.xid, state.secs, now + PREPARE_S))
+            return [Prepare(chosen)]
         return self._request(Requesting(chosen, state.xid, state.secs, now, 0, now), now)
 
     def _rank(self, offer: Offer) -> tuple[bool, int]:
@@ -339,25 +389,28 @@ class Dhcp4Client:
 
     def _request(self, state: Requesting, now: float) -> list[Output]:
         self._enter(replace(state, resend_at=now + backoff.dhcp4_delay_s(state.attempt, self._rng)))
-        message = self._compose.select(state.xid, state.secs, state.offer)
-        return [Query(message, False, "DHCPREQUEST")]
+        message = self._compose.select(state.xid, state.secs, state.offer, self._saddr)
+        return [Query(message, False, "DHCPREQUEST", self.dynamic)]
 
     def _renew(self, now: float, lease: Lease4) -> list[Output]:
         began_at = self._state.began_at if isinstance(self._state, Renewing) else now
         xid = self._xid()
         self._enter(Renewing(lease, began_at, xid, now, now + backoff.renew_delay_s(now, lease.t2_at)))
-        return [Query(self._compose.extend(xid, _secs(now - began_at), lease), True, "DHCPREQUEST")]
+        message = self._compose.extend(xid, _secs(now - began_at), lease, self._saddr)
+        return [Query(message, True, "DHCPREQUEST", self.dynamic)]
 
     def _rebind(self, now: float, lease: Lease4) -> list[Output]:
         began_at = self._state.began_at if isinstance(self._state, Rebinding) else now
         xid = self._xid()
         self._enter(Rebinding(lease, began_at, xid, now, now + backoff.renew_delay_s(now, lease.expires_at)))
-        return [Query(self._compose.extend(xid, _secs(now - began_at), lease), False, "DHCPREQUEST")]
+        message = self._compose.extend(xid, _secs(now - began_at), lease, self._saddr)
+        return [Query(message, False, "DHCPREQUEST", self.dynamic)]
 
     # ---- receiving
 
-    def received(self, message: Dhcp4Message, now: float) -> list[Output]:
-        """One inner message. What does not answer our pending one is counted and otherwise without effect [Q-8]."""
+    def received(self, message: Dhcp4Message, now: float, outer: Options = ()) -> list[Output]:
+        """One inner message, and the DHCPv6 options beside it. What does not answer our pending one is counted and
+        otherwise without effect [Q-8]."""
         state = self._state
         xid = getattr(state, "xid", None)
         if message.op != BOOTREPLY or message.message_type is None:
@@ -373,21 +426,24 @@ class Dhcp4Client:
         try:
             match state:
                 case Selecting() if kind == MessageType.OFFER:
-                    return self._offered(state, message, now)
+                    return self._offered(state, message, now, outer)
                 case Requesting() if kind == MessageType.ACK:
-                    return self._acknowledged_offer(state, message, now)
+                    return self._acknowledged_offer(state, message, now, outer)
                 case Requesting(offer=offer) if kind == MessageType.NAK:
                     return self._refused(message, now, asked=offer)
                 case (
                     InitReboot(lease=lease, requested_at=at)
                     | Renewing(lease=lease, requested_at=at)
                     | Rebinding(lease=lease, requested_at=at)
+                    | Confirming(lease=lease, requested_at=at)
                 ):
                     if kind == MessageType.ACK:
-                        return self._extended(lease, at, message, now)
+                        return self._extended(lease, at, message, now, outer)
                     if kind == MessageType.NAK:
                         asked = Offer(lease.address, lease.ports, lease.server_id)
-                        return self._refused(message, now, asked=asked if isinstance(state, Renewing) else None)
+                        return self._refused(
+                            message, now, asked=asked if isinstance(state, Renewing | Confirming) else None
+                        )
         except OfferError as error:
             self._counters.count(error.counter)
             return [Noted("refused", "warning", f"refused a server's message: {error}")]
@@ -397,8 +453,13 @@ class Dhcp4Client:
         self._counters.count(counter)
         return []
 
-    def _offered(self, state: Selecting, message: Dhcp4Message, now: float) -> list[Output]:
+    def _offered(self, state: Selecting, message: Dhcp4Message, now: float, outer: Options) -> list[Output]:
         offer = read_offer(message, self._counters)
+        if self.dynamic:
+            offer = replace(offer, softwire=read_softwire(outer, self._counters))
+            if offer.softwire is None:
+                # RFC 8539 7.1 MUST [E-3]: without a BR there is nothing to lease an address for.
+                return self._drop("drop-offer-without-br")
         if offer in state.offers:
             return []  # the same answer by another way
         if len(state.offers) >= MAX_OFFERS:
@@ -412,30 +473,43 @@ class Dhcp4Client:
         self._enter(state)
         return self._select(state, now) if now >= select_at else []
 
-    def _acknowledged_offer(self, state: Requesting, message: Dhcp4Message, now: float) -> list[Output]:
+    def _acknowledged_offer(self, state: Requesting, message: Dhcp4Message, now: float, outer: Options) -> list[Output]:
         if read_server(message) not in (None, state.offer.server_id.packed):
             return self._drop("drop-response-other-server")
         try:
-            lease = self._granted(message, state.requested_at, state.offer.ports, now)
+            lease = self._granted(message, state.requested_at, state.offer, now, outer)
         except OfferError as error:
             # The server believes that we have it: asking it again would bring the same. Begin anew, later [P-3].
             self._counters.count(error.counter)
             return self._fail(now, "refused", f"refused the server's ACK: {error}")
         return self._bind(lease, now)
 
-    def _extended(self, lease: Lease4, requested_at: float, message: Dhcp4Message, now: float) -> list[Output]:
-        return self._bind(self._granted(message, requested_at, lease.ports, now), now)
+    def _extended(
+        self, lease: Lease4, requested_at: float, message: Dhcp4Message, now: float, outer: Options
+    ) -> list[Output]:
+        asked = Offer(lease.address, lease.ports, lease.server_id, lease.softwire)
+        return self._bind(self._granted(message, requested_at, asked, now, outer), now)
 
-    def _granted(self, message: Dhcp4Message, requested_at: float, wanted: PortSet | None, now: float) -> Lease4:
+    def _granted(self, message: Dhcp4Message, requested_at: float, asked: Offer, now: float, outer: Options) -> Lease4:
         """The lease of an ACK. Raises OfferError also when it has ended before the ACK came: never used, not even for
         the moment until the next timer [S-6, S-9]."""
-        lease = read_lease(message, requested_at=requested_at, wanted=wanted, rng=self._rng, counters=self._counters)
+        lease = read_lease(
+            message, requested_at=requested_at, wanted=asked.ports, rng=self._rng, counters=self._counters
+        )
         if lease.expires_at <= now:
             raise OfferError("the lease had ended when its ACK came", "drop-ack-lease-time")
-        return lease
+        if not self.dynamic:
+            return lease
+        # The BR of the offer holds for the whole lease; an ACK may name another.
+        found = read_softwire(outer, self._counters) or asked.softwire
+        if found is None:
+            raise OfferError("there is no BR address (option 90)", "drop-offer-without-br")
+        return replace(lease, softwire=replace(found, saddr=read_saddr(message)))
 
     def _bind(self, lease: Lease4, now: float) -> list[Output]:
         self._counters.count("received-ack")
+        if not self._confirmed(lease):
+            return self._mismatched(lease, now)
         self._failures = 0
         self._previous = lease
         self._enter(Bound(lease))
@@ -475,9 +549,14 @@ def read_server(message: Dhcp4Message) -> bytes | None:
     return message.get(Option.SERVER_ID)
 
 
+def read_saddr(message: Dhcp4Message) -> IPv6Address | None:
+    """Option 109; malformed is as absent, which is no confirmation (RFC 8539 8 [E-9])."""
+    value = message.get(Option.S46_SADDR)
+    try:
+        return None if value is None else softwire46.decode_saddr(value)
+    except WireError:
+        return None
+
+
 def _secs(elapsed_s: float) -> int:
     return min(max(int(elapsed_s), 0), MAX_SECS)
-
-
-def _finite(instant: float) -> float | None:
-    return None if instant == float("inf") else instant

@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 from b4client.model.errors import OfferError, WireError
-from b4client.model.lease import Lease4
+from b4client.model.lease import Lease4, LeasedSoftwire
 from b4client.model.portset import PortSet
 from b4client.protocol.counters import Counters
 from b4client.protocol.dhcp4_states import Offer
-from b4client.wire import dhcp4, softwire46
+from b4client.wire import dhcp4, dhcp6, softwire46
 from b4client.wire.dhcp4 import BOOTREQUEST, ZERO, Dhcp4Message, MessageType, Option
 from b4client.wire.softwire46 import PortParams
 
@@ -80,6 +80,7 @@ class Composer:
         requested: IPv4Address | None = None,
         server: IPv4Address | None = None,
         params: PortParams | None = None,
+        saddr: IPv6Address | None = None,
         parameters: bool = True,
     ) -> Dhcp4Message:
         options: list[tuple[int, bytes]] = [
@@ -92,6 +93,8 @@ class Composer:
             options.append((Option.SERVER_ID, server.packed))
         if params is not None:
             options.append((Option.V4_PORTPARAMS, softwire46.encode_portparams(params)))
+        if saddr is not None:
+            options.append((Option.S46_SADDR, softwire46.encode_saddr(saddr)))
         if parameters:
             options.append((Option.MAX_SIZE, MAX_MESSAGE.to_bytes(2, "big")))
             if self.identity.hostname:
@@ -119,8 +122,10 @@ class Composer:
             params = PortParams.hint(hint)
         return self._message(MessageType.DISCOVER, xid, secs=secs, requested=requested, params=params)
 
-    def select(self, xid: int, secs: int, offer: Offer) -> Dhcp4Message:
-        """REQUEST in SELECTING: U = 0, secs as in the DISCOVER (RFC 2131 4.4.1), 50, 54 and 159 as offered."""
+    def select(self, xid: int, secs: int, offer: Offer, saddr: IPv6Address | None = None) -> Dhcp4Message:
+        """REQUEST in SELECTING: U = 0, secs as in the DISCOVER (RFC 2131 4.4.1), 50, 54 and 159 as offered.
+
+        ``saddr`` is option 109 of this and all other REQUESTs (RFC 8539 7.1, 7.2 [E-7])."""
         return self._message(
             MessageType.REQUEST,
             xid,
@@ -128,15 +133,18 @@ class Composer:
             requested=offer.address,
             server=offer.server_id,
             params=_params(offer.ports),
+            saddr=saddr,
         )
 
-    def reboot(self, xid: int, secs: int, lease: Lease4) -> Dhcp4Message:
+    def reboot(self, xid: int, secs: int, lease: Lease4, saddr: IPv6Address | None = None) -> Dhcp4Message:
         """REQUEST in INIT-REBOOT: U = 0, the stored 50 and 159, no 54."""
-        return self._message(MessageType.REQUEST, xid, secs=secs, requested=lease.address, params=_params(lease.ports))
+        params = _params(lease.ports)
+        return self._message(MessageType.REQUEST, xid, secs=secs, requested=lease.address, params=params, saddr=saddr)
 
-    def extend(self, xid: int, secs: int, lease: Lease4) -> Dhcp4Message:
+    def extend(self, xid: int, secs: int, lease: Lease4, saddr: IPv6Address | None = None) -> Dhcp4Message:
         """REQUEST in RENEWING (U = 1) and REBINDING (U = 0): ciaddr and 159, neither 50 nor 54."""
-        return self._message(MessageType.REQUEST, xid, secs=secs, ciaddr=lease.address, params=_params(lease.ports))
+        params = _params(lease.ports)
+        return self._message(MessageType.REQUEST, xid, secs=secs, ciaddr=lease.address, params=params, saddr=saddr)
 
     def release(self, xid: int, lease: Lease4) -> Dhcp4Message:
         """RELEASE: U = 1, ciaddr, 54 and 159 (RFC 7618 6 step 6, which overrides RFC 2131 table 5 [T-8]), no list."""
@@ -179,10 +187,37 @@ def read_offer(message: Dhcp4Message, counters: Counters) -> Offer:
             params = softwire46.decode_portparams(value)
         except WireError as error:
             raise OfferError(str(error), "drop-offer-portparams") from None
+        if params.looks_right_aligned:
+            # Masking it off would make another subscriber's ports of it.
+            raise OfferError("the PSID in option 159 is aligned to the right", "drop-offer-portparams-misaligned")
         if params.padding:
             counters.count("warned-portparams-padding")  # masked off [P-4]
         ports = params.port_set()
     return Offer(message.yiaddr, ports, server)
+
+
+def read_softwire(outer: dhcp6.Options, counters: Counters) -> LeasedSoftwire | None:
+    """What stands beside the DHCPv4 message (RFC 8539 6, 7.1, 7.4); None without a valid BR (option 90).
+
+    A malformed binding prefix (137) is as if absent, and so are several of them: a server MUST send one [E-4].
+    """
+    brs = []
+    for value in dhcp6.every(outer, dhcp6.Option.S46_BR):
+        try:
+            brs.append(softwire46.decode_br(value))
+        except WireError:
+            counters.count("ignored-br-unusable")
+    if not brs:
+        return None
+    prefix = None
+    values = dhcp6.every(outer, dhcp6.Option.S46_BIND_IPV6_PREFIX)
+    try:
+        if len(values) > 1:
+            raise WireError(f"{len(values)} binding prefixes")
+        prefix = softwire46.decode_bind_prefix(values[0]) if values else None
+    except WireError:
+        counters.count("ignored-bind-prefix-malformed")
+    return LeasedSoftwire(tuple(dict.fromkeys(brs)), prefix)
 
 
 def read_lease(
@@ -197,6 +232,8 @@ def read_lease(
     granted = read_offer(message, counters)
     if wanted is not None and message.get(Option.V4_PORTPARAMS) is None:
         raise OfferError("option 159 is missing although the address is shared", "drop-ack-without-portparams")
+    if wanted is not None and granted.ports is None:
+        counters.count("warned-portparams-whole")  # PSID length 0 says so in so many words [P-2, X-11]
     try:
         seconds = dhcp4.seconds_option(message, Option.LEASE_TIME)
     except WireError as error:

@@ -22,9 +22,10 @@ PROVISIONING_OPTIONS = (
     Option.S46_CONT_MAPE,
     Option.S46_CONT_LW,
     Option.S46_PRIORITY,
+    Option.AFTR_NAME,
 )
 """Asked for in every Solicit, Request, Renew, Rebind and Information-request, also while 4o6 is stopped [D-1]: option
-88, the containers that we implement [D-2], and their order of preference."""
+88, the containers that we implement [D-2], their order of preference, and the AFTR's name (RFC 6334 5)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,24 @@ class Install:
 
 
 @dataclass(frozen=True, slots=True)
+class PrepareAddress:
+    """Add this IPv6 address to the WAN and wait until duplicate address detection is through (RFC 4862 5.4).
+
+    It is ours: what is installed later may use it, and Withdraw takes it away. Answered by AddressReady or
+    AddressFailed. Idempotent.
+    """
+
+    address: IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """Find the IPv6 addresses of ``name`` (an absolute host name of RFC 6334). Answered by Resolved."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Withdraw:
     """Take the softwire, its address, routes and NAT state away, at once. ``reason`` in words, for the log."""
 
@@ -76,4 +94,20 @@ class Report:
     fields: tuple[tuple[str, str | int | float | None], ...] = ()
 
 
-Effect = Send | SaveLease | ForgetLease | Install | Withdraw | ConfigureWan | SaveBinding | Report
+Effect = (
+    Send | SaveLease | ForgetLease | Install | PrepareAddress | Resolve | Withdraw | ConfigureWan | SaveBinding | Report
+)
+
+
+def without_needless_repetitions(effects: list[Effect]) -> list[Effect]:
+    """Drop what another effect of the same step makes needless: a Withdraw before an Install (which replaces what is
+    there in one transaction), a second Withdraw, a second ForgetLease."""
+    kept: list[Effect] = []
+    replaced = forgotten = False
+    for effect in reversed(effects):
+        if (isinstance(effect, Withdraw) and replaced) or (isinstance(effect, ForgetLease) and forgotten):
+            continue
+        replaced = replaced or isinstance(effect, Install | Withdraw)
+        forgotten = forgotten or isinstance(effect, ForgetLease)
+        kept.append(effect)
+    return kept[::-1]

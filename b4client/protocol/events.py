@@ -77,6 +77,30 @@ class InstallFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class AddressReady:
+    """``address`` is on the WAN and may be used."""
+
+    address: IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class AddressFailed:
+    """``address`` could not be had: another host has it, or the kernel refused."""
+
+    address: IPv6Address
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """``name`` has these IPv6 addresses; none, and ``reason`` in words, when that could not be found out."""
+
+    name: str
+    addresses: tuple[IPv6Address, ...]
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RenewRequested:
     """An operator asks for a renewal now (BOUND, RENEWING); ignored elsewhere."""
 
@@ -122,6 +146,9 @@ Event = (
     | SendFailed
     | Installed
     | InstallFailed
+    | AddressReady
+    | AddressFailed
+    | Resolved
     | RenewRequested
     | RebindRequested
     | ReleaseRequested

@@ -81,11 +81,24 @@ class SoftwireStatus:
     ipv4: str
     installed: bool
     problem: str | None
+    ports: PortsStatus | None = None
+    ipv4_prefix: str | None = None
+    forwarding_rules: int = 0
 
     @classmethod
     def of(cls, config: SoftwireConfig, *, installed: bool, problem: str | None) -> SoftwireStatus:
         """The view of ``config``."""
-        return cls(config.mode.value, str(config.local), str(config.remote), str(config.ipv4), installed, problem)
+        return cls(
+            config.mode.value,
+            str(config.local),
+            str(config.remote),
+            str(config.ipv4),
+            installed,
+            problem,
+            None if config.ports is None else PortsStatus.of(config.ports),
+            None if config.ipv4_prefix is None else str(config.ipv4_prefix),
+            len(config.rules),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +123,7 @@ class Lease6Status:
 class ProvisioningStatus:
     """What DHCPv6 said about IPv4. ``servers_4o6`` None: option 88 absent; empty: present without address.
 
+    ``mechanism`` is the one in force: ``lw4o6``, ``map-e``, ``ds-lite`` or ``rfc8539``.
     ``mode`` is ``dhcp6.mode``; ``leases`` what it gives to the WAN, or what was handed over.
     """
 
@@ -119,6 +133,8 @@ class ProvisioningStatus:
     brs: tuple[str, ...]
     containers: tuple[str, ...]
     problems: tuple[str, ...]
+    mechanism: str | None = None
+    aftr: str | None = None
     mode: str = "stateless"
     leases: tuple[Lease6Status, ...] = ()
 

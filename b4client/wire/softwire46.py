@@ -56,6 +56,16 @@ class PortParams:
         if not 0 <= self.psid < 1 << self.psid_len:
             raise ValueError(f"PSID {self.psid} does not fit in {self.psid_len} bits")
 
+    @property
+    def looks_right_aligned(self) -> bool:
+        """True when the 16 bits make sense only as a PSID that a server has aligned to the right, against RFC 7598 4.5.
+
+        Read as the standard wants it such a field is another subscriber's PSID, mostly 0. A right-aligned PSID whose
+        low bits happen to be zero cannot be told from a good one.
+        """
+        spare = PORT_BITS - self.psid_len
+        return bool(self.padding) and self.psid << spare | self.padding < 1 << self.psid_len
+
     def port_set(self) -> PortSet | None:
         """The ports meant; None when the PSID length is 0, which is an address that is not shared [P-2]."""
         return PortSet(self.offset_len, self.psid_len, self.psid) if self.psid_len else None

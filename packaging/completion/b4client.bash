@@ -3,7 +3,7 @@ _b4client() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command=${COMP_WORDS[1]}
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W 'run status monitor metrics renew rebind release restart reload stop provision log-level calc decode doctor completion --help --version' -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W 'run status monitor metrics renew rebind release restart reload stop provision log-level lab calc decode doctor completion --help --version' -- "$cur")
         return
     fi
     case $command,$prev in
@@ -74,6 +74,7 @@ _b4client() {
         stop) mapfile -t COMPREPLY < <(compgen -W '-h --help --run-dir --instance --wan --json --policy' -- "$cur") ;;
         provision) mapfile -t COMPREPLY < <(compgen -f -W '-h --help --run-dir --instance --wan --json --from-odhcp6c --clear' -- "$cur") ;;
         log-level) mapfile -t COMPREPLY < <(compgen -W '-h --help --run-dir --instance --wan --json debug info warning error' -- "$cur") ;;
+        lab) mapfile -t COMPREPLY < <(compgen -W '' -- "$cur") ;;
         calc) mapfile -t COMPREPLY < <(compgen -W '-h --help portset map lw port' -- "$cur") ;;
         decode) mapfile -t COMPREPLY < <(compgen -f -W '-h --help -v --verbose --json' -- "$cur") ;;
         doctor) mapfile -t COMPREPLY < <(compgen -W '-h --help --run-dir --instance --wan --config --ping --stun --json' -- "$cur") ;;

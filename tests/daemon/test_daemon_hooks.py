@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from b4client.config import HookSettings
-from b4client.daemon import hookenv, hooks, resolver
+from b4client.daemon import dnsrecord, hookenv, hooks
 from b4client.daemon.hookenv import Told, environment, tell
 from b4client.daemon.hooks import Hooks
 from b4client.model.lease import Lease4
@@ -123,7 +123,7 @@ def test_whatever_a_server_sends(domain: bytes, search: bytes, dns: bytes) -> No
     allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_. :")
     for value in environment("up", told).values():
         assert set(value.replace("/", "")) <= allowed
-    for command in resolver.set_servers("resolved", told):
+    for command in dnsrecord.set_servers("resolved", told):
         assert not any(argument.startswith("-") for argument in command.argv[1:])
 
 
@@ -305,11 +305,11 @@ def test_dns_is_handed_over_and_taken_back(tmp_path: Path, tools: Path, way: str
 def test_who_is_there_is_found(tmp_path: Path, tools: Path) -> None:
     runs, nothing = tmp_path / "run", tmp_path / "nothing"
     for way in ("none", "auto"):
-        assert resolver.find(way, path=str(nothing), resolved_runs=runs) is None
-    assert resolver.find("auto", path=str(tools), resolved_runs=runs) == "resolvconf"
+        assert dnsrecord.find(way, path=str(nothing), resolved_runs=runs) is None
+    assert dnsrecord.find("auto", path=str(tools), resolved_runs=runs) == "resolvconf"
     runs.mkdir()
-    assert resolver.find("auto", path=str(tools), resolved_runs=runs) == "resolved"
-    assert resolver.find("none", path=str(tools), resolved_runs=runs) is None
+    assert dnsrecord.find("auto", path=str(tools), resolved_runs=runs) == "resolved"
+    assert dnsrecord.find("none", path=str(tools), resolved_runs=runs) is None
 
 
 def test_a_resolver_that_is_not_there_is_told(tmp_path: Path) -> None:
@@ -323,4 +323,4 @@ def test_a_resolver_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 def test_without_servers_nothing_is_left_known() -> None:
     told = Told("b4", (), ("example.net",), ())
-    assert [c.argv for c in resolver.set_servers("resolved", told)] == [("resolvectl", "revert", "b4")]
+    assert [c.argv for c in dnsrecord.set_servers("resolved", told)] == [("resolvectl", "revert", "b4")]

@@ -82,8 +82,10 @@ def test_every_setting_has_a_name_in_the_file() -> None:
         *(f"dhcp6.{n}" for n in (*config._DHCP6, *config._DHCP6_DAEMON)),
         *(f"metrics.{n}" for n in config._METRICS),
         *(f"hooks.{n}" for n in config._HOOKS),
+        *(f"provisioning.{n}" for n in config._PROVISIONING),
         "forward",
         "nat.timeouts",
+        "static",
     }
     named = {key_of(part, f.name) for part in SECTION_OF for f in fields(getattr(parse(BASE), part))}
     assert named <= known

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from pathlib import Path
 
 import pytest
 
 from b4client.daemon.store import Store
-from b4client.model.lease import Lease4
+from b4client.model.lease import Lease4, LeasedSoftwire
 from b4client.model.portset import PortSet
 
 SOURCE = IPv6Address("2001:db8::2")
+BR = IPv6Address("2001:db8:ffff::1")
 LEASE = Lease4(
     IPv4Address("192.0.2.1"), PortSet(0, 8, 0x34), IPv4Address("192.0.2.254"), 1000.0, 2800.0, 4150.0, 4600.0,
     ((6, bytes([192, 0, 2, 53])),),
@@ -46,13 +47,42 @@ def test_a_restart_gives_the_lease_back_unchanged(tmp_path: Path, clocks: Clocks
 
 
 @pytest.mark.parametrize(
-    "lease", [replace(LEASE, ports=None), replace(LEASE, t1_at=math.inf, t2_at=math.inf, expires_at=math.inf)]
+    "lease",
+    [
+        replace(LEASE, ports=None),
+        replace(LEASE, t1_at=math.inf, t2_at=math.inf, expires_at=math.inf),
+        replace(LEASE, softwire=LeasedSoftwire((BR,), IPv6Network("2001:db8::/56"), SOURCE)),
+        replace(LEASE, softwire=LeasedSoftwire((BR, SOURCE))),
+    ],
 )
 def test_unshared_and_infinite_leases_survive_too(tmp_path: Path, clocks: Clocks, lease: Lease4) -> None:
     clocks.store(tmp_path).save_lease(lease, SOURCE)
     stored = clocks.store(tmp_path).load_lease()
     assert stored is not None
     assert stored.lease == lease
+
+
+def test_a_file_from_before_rfc_8539_is_read(tmp_path: Path, clocks: Clocks) -> None:
+    clocks.store(tmp_path).save_lease(LEASE, SOURCE)
+    (file,) = tmp_path.glob("*lease*")
+    document = json.loads(file.read_text())
+    del document["softwire"]
+    file.write_text(json.dumps(document))
+    stored = clocks.store(tmp_path).load_lease()
+    assert stored is not None
+    assert stored.lease == LEASE
+
+
+@pytest.mark.parametrize(
+    "softwire", [{}, {"brs": []}, {"brs": ["x"], "bind_prefix": None, "saddr": None}, 3, {"brs": ["2001:db8::1"]}]
+)
+def test_a_damaged_softwire_is_a_damaged_file(tmp_path: Path, clocks: Clocks, softwire: object) -> None:
+    clocks.store(tmp_path).save_lease(LEASE, SOURCE)
+    (file,) = tmp_path.glob("*lease*")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "softwire": softwire}))
+    store = clocks.store(tmp_path)
+    assert store.load_lease() is None
+    assert store.problem is not None
 
 
 def test_after_a_reboot_the_wall_clock_tells_the_age(tmp_path: Path, clocks: Clocks) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
-from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.inet import ICMP, IP, UDP, IPOption_NOP
 from scapy.packet import Packet
 
 from b4client.lab.aftrcore import Aftr, Outcomes
@@ -86,6 +86,13 @@ class Case:
         """Every packet has exactly one fate, or waits."""
         fates = sum(self.aftr.counters[fate] for fate in FATES)
         assert fates + self.aftr.fragments.waiting == self.fed
+
+
+def longer(packet: Packet) -> bytes:
+    """The same packet with IP options, so that the short way cannot be taken."""
+    packet = packet.copy()
+    packet[IP].options = [IPOption_NOP()] * 4
+    return bytes(packet)
 
 
 def checksum_is_right(layer: Packet) -> bool:

@@ -223,7 +223,8 @@ class Reader:
     def __init__(self, path: Path, now: float = 0.0) -> None:
         self.table = BindingTable()
         self.lock = threading.Lock()
-        self.reader = FeedReader(path, Follower(self.table), self.lock, lambda: now)
+        self.now = now
+        self.reader = FeedReader(path, Follower(self.table), self.lock, lambda: self.now)
         self.ended = threading.Event()
         threading.Thread(target=self.reader.run, args=(self.ended,), daemon=True).start()
 
@@ -316,9 +317,16 @@ def test_expired_on_arrival(hub: FeedHub, path: Path, reader_at: ReaderAt) -> No
     reader = reader_at(path, now=1000.0)
     wait_until(lambda: reader.reader.to_json()["expired"] == 1, 5, "the lease to be over")
     assert reader.bound == set()
-    reader.reader.expire()
     hub.publish([lease(2, until=1001.0)])
     assert reader.bound == {text(2)}
+    # The server goes for good, the lease ends all the same.
+    hub.close()
+    reader.wait_connected(connected=False)
+    reader.reader.expire()
+    assert reader.bound == {text(2)}
+    reader.now = 1001.0
+    reader.reader.expire()
+    assert reader.bound == set()
 
 
 def subscriber(path: Path) -> socket.socket:

@@ -49,7 +49,7 @@ from b4client.lab.aftricmp import TokenBucket, icmpv4_error, source_policy_error
     ("packet", "b4", "fate"),
     [
         (out(), STRANGER, "drop-unknown-softwire"),
-        (out(BOB_PORT), ALICE_B4, "drop-outside-port-set"),
+        (out(BOB_PORT, tos=0xB8), ALICE_B4, "drop-outside-port-set"),
         (out(source=OTHER), ALICE_B4, "drop-foreign-ipv4-address"),
     ],
 )
@@ -247,6 +247,9 @@ def test_about_fragments_of_the_outer_packet() -> None:
     head = IPv6(src=str(BR), dst=str(ALICE_B4))
     first = head / IPv6ExtHdrFragment(nh=4, m=1) / inner[:1240]
     later = head / IPv6ExtHdrFragment(nh=4, offset=155) / inner[1240:]
+    # The second of the smallest fragments; its octets would pass for an IPv4 packet of another's.
+    second = head / IPv6ExtHdrFragment(nh=4, offset=1, m=1) / bytes(back(BOB_PORT, flags="DF"))
+    assert case.error(message(ICMPv6PacketTooBig(mtu=1300), second)).counted == {"icmpv6-too-big": 1}
     done = case.error(message(ICMPv6PacketTooBig(mtu=1280), first))
     assert done.counted == {"icmpv6-too-big": 1, "icmpv4-too-big": 1}
     assert case.error(message(ICMPv6PacketTooBig(mtu=1280), later)).counted == {"icmpv6-too-big": 1}

@@ -21,7 +21,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
-from scapy.layers.inet import IP
+from scapy.layers.inet import IP, UDP
 from scapy.packet import Packet
 
 from b4client import api
@@ -223,6 +223,14 @@ class Home:
     def close(self) -> None:
         self.socket.close()
         self.icmp6.close()
+
+
+Three = tuple[Home, Home, Home]
+
+
+def out(port: int, to: int, source: object = SHARED, destination: object = SERVER, **fields: object) -> Packet:
+    """A UDP packet of a customer."""
+    return IP(src=str(source), dst=str(destination), **fields) / UDP(sport=port, dport=to)
 
 
 def udp_at_server(network: Network, port: int = 0) -> socket.socket:

@@ -381,7 +381,7 @@ def test_foreign_namespaces_are_left_alone(prefix: str) -> None:
     testbed = Testbed(TestbedSettings(prefix=f"{prefix}f"))
     ip("netns", "add", testbed.lan.name)
     try:
-        with pytest.raises(LabError, match="not this testbed's"):
+        with pytest.raises(LabError, match=r"not this laboratory's.*B4_PREFIX"):
             testbed.up()
         testbed.down()
         assert testbed.lan.exists

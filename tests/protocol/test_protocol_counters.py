@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 from dhcp6script import PREFIX, Script6, pd
-from timescript import CLIENT_ID, OTHER_SERVER, PORTS_OCTETS, Middle, Script, reply
+from timescript import BR_OPTION, CLIENT_ID, OTHER_SADDR, OTHER_SERVER, PORTS_OCTETS, Middle, Script, reply
 
 from b4client.model.portset import PortSet
 from b4client.protocol import (
@@ -54,6 +54,18 @@ def requesting() -> Script:
     return Script(several=False).to_requesting()
 
 
+def dynamic() -> Script:
+    """RFC 8539."""
+    return Script(several=False, dynamic=True).to_selecting()
+
+
+def dynamically_requesting() -> Script:
+    script = dynamic()
+    script.offer()
+    script.prepared()
+    return script
+
+
 def four(do: Callable[[Script], object], begin: Callable[[], Script] = selecting) -> Callable[[], Counters]:
     def run() -> Counters:
         script = begin()
@@ -68,6 +80,7 @@ def flood(script: Script) -> None:
         script.offer(ports=PortSet(0, 8, n))
 
 
+MISALIGNED = bytes.fromhex("005c0014c00002123820010db8001234005d000400080034005a0010") + b"\x20\x01" * 8
 OURS, SERVER = (1, b"\0\3\0\1\2\0\0\0\0\1"), (2, b"\0\3\0\1\2\0\0\0\0\2")
 
 
@@ -116,6 +129,8 @@ WAYS: dict[str, Callable[[], Counters]] = {
     "ignored-option88-malformed": lambda: six(OURS, SERVER, (88, b"\0")),
     "ignored-container-malformed": lambda: six(OURS, SERVER, (96, b"")),
     "ignored-container-unsupported": lambda: six(OURS, SERVER, (95, b"")),
+    "ignored-container-misaligned": lambda: six(OURS, SERVER, (96, MISALIGNED)),
+    "ignored-aftr-name-malformed": lambda: six(OURS, SERVER, (64, b"\1")),
     "ignored-priority-malformed": lambda: six(OURS, SERVER, (111, b"\0")),
     "drop-response-not-in-use": four(lambda s: s.hear(reply(MessageType.OFFER, 0)), Script),
     "drop-response-not-a-reply": four(lambda s: s.offer(op=BOOTREQUEST)),
@@ -126,7 +141,13 @@ WAYS: dict[str, Callable[[], Counters]] = {
     "drop-offer-address": four(lambda s: s.offer(address=dhcp4.ZERO)),
     "drop-offer-without-server-id": four(lambda s: s.offer(server=None)),
     "drop-offer-portparams": four(lambda s: s.offer(ports=PORTS_OCTETS * 2)),
+    "drop-offer-portparams-misaligned": four(lambda s: s.offer(ports=b"\0\x08\0\x34")),
     "drop-offer-surplus": four(flood),
+    "drop-offer-without-br": four(lambda s: s.offer(outer=()), dynamic),
+    "ignored-br-unusable": four(lambda s: s.offer(outer=((90, bytes(16)),)), dynamic),
+    "ignored-bind-prefix-malformed": four(lambda s: s.offer(outer=(BR_OPTION, (137, b"\x81"))), dynamic),
+    "warned-saddr-mismatch": four(lambda s: s.ack(saddr=OTHER_SADDR), dynamically_requesting),
+    "warned-portparams-whole": four(lambda s: s.ack(ports=bytes(4)), requesting),
     "drop-ack-lease-time": four(lambda s: s.ack(lease=None), requesting),
     "drop-ack-without-portparams": four(lambda s: s.ack(ports=None), requesting),
     "warned-portparams-padding": four(lambda s: s.offer(ports=b"\6\x08\x34\1")),

@@ -27,11 +27,11 @@ def test_the_information_request() -> None:
 
 
 def test_the_option_request() -> None:
-    """83 and 32 are a MUST (D-3), 88 (RFC 7341 9 [D-1]), the containers that we implement (RFC 7598 8 [D-2]), 111;
+    """83 and 32 are a MUST (D-3), 88 (RFC 7341 9 [D-1]), the containers that we implement (RFC 7598 8 [D-2]), 64, 111;
     never 89, 91, 92, 93, which live inside the containers (RFC 8415 21.7), nor SOL_MAX_RT 82 (D-4)."""
     ((_, message),) = Script().start().asked
     listed = dhcp6.decode_oro(options_of(message)[Option.ORO])
-    assert sorted(listed) == [32, 83, 88, 94, 96, 111]
+    assert sorted(listed) == [32, 64, 83, 88, 94, 96, 111]
 
 
 def test_every_message_asks_the_same() -> None:

@@ -54,7 +54,7 @@ def test_the_option_request_of_every_message() -> None:
     script = Script6().bind()
     script.until(1999)
     asked = {MessageType(m.msg_type).name: sorted(dhcp6.decode_oro(m.get(Option.ORO) or b"")) for _, m in script.sent}
-    assert asked == {name: [82, 88, 94, 96, 111] for name in ("SOLICIT", "REQUEST", "RENEW", "REBIND")}
+    assert asked == {name: [64, 82, 88, 94, 96, 111] for name in ("SOLICIT", "REQUEST", "RENEW", "REBIND")}
 
 
 def test_the_request() -> None:

@@ -7,7 +7,7 @@ import math
 import random
 import typing
 from collections.abc import Callable
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 import pytest
@@ -16,12 +16,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from timescript import (
     ADDRESS,
+    BR_OPTION,
     CLIENT_ID,
     OTHER_ADDRESS,
     OTHER_PORTS,
+    OTHER_SADDR,
     OTHER_SERVER,
     PORTS,
     PORTS_OCTETS,
+    SADDR,
     SERVER,
     Script,
     Sent,
@@ -84,6 +87,7 @@ def test_nothing_is_held_without_an_answer() -> None:
         "INIT-REBOOT",
         "RENEWING",
         "REBINDING",
+        "CONFIRMING",
         "COASTING",
     }
 
@@ -134,9 +138,22 @@ def reboot(script: Script) -> None:
     script.tell(script.client.reboot, lease_at(), in_use=False, usable=True)
 
 
-def play(*scenes: Play) -> Callable[[], object]:
+def mismatch(script: Script) -> None:
+    script.ack(saddr=OTHER_SADDR)
+
+
+def readdress(script: Script) -> None:
+    script.tell(script.client.readdress, OTHER_SADDR)
+
+
+def dynamic(*scenes: Play) -> Callable[[], object]:
+    """``play`` with RFC 8539."""
+    return play(*scenes, dynamic=True)
+
+
+def play(*scenes: Play, dynamic: bool = False) -> Callable[[], object]:
     def run() -> None:
-        script = Script(several=False)
+        script = Script(several=False, dynamic=dynamic)
         for scene in scenes:
             scene(script)
 
@@ -146,6 +163,10 @@ def play(*scenes: Play) -> Callable[[], object]:
 START, BIND = tell("start"), (tell("start"), Script.offer, Script.ack)
 RENEWING, REBINDING, COASTING = (*BIND, until(1800)), (*BIND, until(3150)), (*BIND, stop(keep=True))
 FAILED_TWICE = (START, Script.offer, Script.nak, Script.offer, Script.nak)
+PREPARING = (START, Script.offer)
+ASKING = (*PREPARING, Script.prepared)
+BIND_8539 = (*ASKING, Script.ack)
+CONFIRMING = (*BIND_8539, readdress)
 MOVES: dict[tuple[str, str], Callable[[], object]] = {
     ("STOPPED", "INIT"): play(START),
     ("STOPPED", "INIT-REBOOT"): play(reboot),
@@ -184,6 +205,21 @@ MOVES: dict[tuple[str, str], Callable[[], object]] = {
     ("REBINDING", "INIT-REBOOT"): play(*REBINDING, tell("verify")),
     ("REBINDING", "REBINDING"): play(*REBINDING, until(3375)),
     ("REBINDING", "STOPPED"): play(*REBINDING, tell("release")),
+    ("SELECTING", "PREPARING"): dynamic(*PREPARING),
+    ("PREPARING", "REQUESTING"): dynamic(*ASKING),
+    ("PREPARING", "INIT"): dynamic(*PREPARING, until(30)),
+    ("PREPARING", "STOPPED"): dynamic(*PREPARING, stop(keep=True)),
+    ("REQUESTING", "CONFIRMING"): dynamic(*ASKING, mismatch),
+    ("INIT-REBOOT", "CONFIRMING"): dynamic(*BIND_8539, tell("verify"), mismatch),
+    ("BOUND", "CONFIRMING"): dynamic(*CONFIRMING),
+    ("RENEWING", "CONFIRMING"): dynamic(*BIND_8539, until(1800), mismatch),
+    ("REBINDING", "CONFIRMING"): dynamic(*BIND_8539, until(3150), mismatch),
+    ("CONFIRMING", "CONFIRMING"): dynamic(*CONFIRMING, until(4)),
+    ("CONFIRMING", "BOUND"): dynamic(*CONFIRMING, Script.ack),
+    ("CONFIRMING", "INIT"): dynamic(*CONFIRMING, Script.nak),
+    ("CONFIRMING", "INIT-REBOOT"): dynamic(*CONFIRMING, tell("verify")),
+    ("CONFIRMING", "COASTING"): dynamic(*CONFIRMING, stop(keep=True)),
+    ("CONFIRMING", "STOPPED"): dynamic(*CONFIRMING, tell("release")),
     ("COASTING", "BOUND"): play(*COASTING, tell("resume")),
     ("COASTING", "INIT"): play(*COASTING, restart),
     ("COASTING", "STOPPED"): play(*COASTING, until(3600)),
@@ -218,6 +254,8 @@ changes = st.fixed_dictionaries(
         "client_id": st.sampled_from([CLIENT_ID, None, b"", b"somebody else"]),
     },
 )
+outers = st.sampled_from([(BR_OPTION,), (), ((90, b"\0"),), (BR_OPTION, (137, b"\x81"))])
+saddrs = st.sampled_from([None, SADDR, OTHER_SADDR])
 kinds = st.sampled_from([MessageType.OFFER, MessageType.ACK, MessageType.NAK])
 spans = st.sampled_from([0.0, 0.5, 1.0, 4.0, 30.0, 60.0, 130.0]) | st.floats(0, 2000)
 long_spans = st.sampled_from([900.0, 1800.0, 3150.0, 3600.0, 1e5, 1e9])
@@ -233,6 +271,7 @@ class Anything(RuleBasedStateMachine):
         prefer_shared=st.booleans(),
         psid_len_hint=st.none() | st.integers(1, 16),
         offer_window_s=st.sampled_from([0.0, 1.0, 30.0]),
+        dynamic=st.booleans(),
     )
     def begin(self, seed: int, **configured: Any) -> None:
         self.script = Script(random.Random(seed), **configured)
@@ -266,13 +305,13 @@ class Anything(RuleBasedStateMachine):
 
     # ---- messages
 
-    def hear(self, data: bytes) -> None:
+    def hear(self, data: bytes, outer: tuple[tuple[int, bytes], ...] = ()) -> None:
         try:
             message = dhcp4.decode(data)
         except WireError:
             return
         before, leases = self.script.client.state, len(self.script.gained)
-        self.script.hear(message)
+        self.script.hear(message, outer)
         if message.xid != getattr(before, "xid", None):
             assert self.script.client.state is before
             assert len(self.script.gained) == leases
@@ -282,9 +321,27 @@ class Anything(RuleBasedStateMachine):
         xid = getattr(self.script.client.state, "xid", None) or 0
         return dhcp4.encode(reply(kind, xid, **what))  # type: ignore[arg-type]
 
-    @rule(kind=kinds)
-    def a_server_answers(self, kind: MessageType) -> None:
-        self.hear(self.answer(kind, {}))
+    @rule(kind=kinds, outer=outers, saddr=saddrs)
+    def a_server_answers(
+        self, kind: MessageType, outer: tuple[tuple[int, bytes], ...], saddr: IPv6Address | None
+    ) -> None:
+        options = () if saddr is None else ((Option.S46_SADDR, saddr.packed),)
+        self.hear(self.answer(kind, {"options": options}), outer)
+
+    @rule(saddr=st.sampled_from([SADDR, OTHER_SADDR]))
+    def the_source_is_ready(self, saddr: IPv6Address) -> None:
+        self.script.tell(self.script.client.prepared, saddr)
+        self.settle()
+
+    @rule()
+    def the_source_cannot_be_had(self) -> None:
+        self.script.tell(self.script.client.unprepared, "somebody has it")
+        self.settle()
+
+    @rule(saddr=st.sampled_from([SADDR, OTHER_SADDR]))
+    def the_softwire_moves(self, saddr: IPv6Address) -> None:
+        self.script.tell(self.script.client.readdress, saddr)
+        self.settle()
 
     @rule(kind=kinds | st.integers(0, 255), what=changes)
     def a_server_answers_oddly(self, kind: int, what: dict[str, Any]) -> None:
@@ -356,6 +413,9 @@ class Anything(RuleBasedStateMachine):
         assert held == (self.script.client.lease is not None)
         if held:
             assert self.script.lease == self.script.gained[-1]
+            softwire = self.script.lease.softwire
+            # RFC 8539 7.5: what is used is what the server has stored.
+            assert softwire is None or softwire.saddr is not None
 
     @invariant()
     def a_lease_counts_from_the_past(self) -> None:

@@ -10,7 +10,7 @@ import math
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 import pytest
@@ -19,8 +19,9 @@ from b4client.model.lease import Lease4
 from b4client.model.portset import PortSet
 from b4client.model.settings import ProtocolSettings
 from b4client.protocol.counters import Counters
-from b4client.protocol.dhcp4_client import Dhcp4Client, Gained, Lost, Noted, Output, Query
+from b4client.protocol.dhcp4_client import Dhcp4Client
 from b4client.protocol.dhcp4_messages import Identity
+from b4client.protocol.dhcp4_outputs import Gained, Lost, Noted, Output, Prepare, Query
 from b4client.wire import dhcp4, dhcp4o6, softwire46
 from b4client.wire.dhcp4 import BOOTREPLY, Dhcp4Message, MessageType, Option
 from b4client.wire.softwire46 import PortParams
@@ -33,6 +34,9 @@ ADDRESS, OTHER_ADDRESS = IPv4Address("192.0.2.18"), IPv4Address("192.0.2.19")
 PORTS, OTHER_PORTS = PortSet(6, 8, 0x34), PortSet(6, 8, 0x35)
 PORTS_OCTETS, OTHER_PORTS_OCTETS = bytes.fromhex("06083400"), bytes.fromhex("06083500")
 DNS = b"\x08\x08\x08\x08"
+SADDR, OTHER_SADDR = IPv6Address("2001:db8:46:0:0:c000:212:34"), IPv6Address("2001:db8:47:0:0:c000:212:34")
+BR_OPTION = (90, IPv6Address("2001:db8:ffff::1").packed)
+"""DHCPv6 option 90 beside the message, as RFC 8539 wants it."""
 
 
 class Middle(random.Random):
@@ -143,7 +147,7 @@ def through_the_wire(query: Query) -> Query:
     """``query`` as a server reads it: DHCPv4 inside DHCPv6, encoded and decoded."""
     outer = dhcp4o6.decode(dhcp4o6.encode_query(dhcp4.encode(query.message), unicast=query.unicast))
     assert outer.msg_type == 20
-    return Query(dhcp4.decode(outer.dhcp4), outer.unicast, query.name)
+    return Query(dhcp4.decode(outer.dhcp4), outer.unicast, query.name, query.ask_softwire)
 
 
 def in_words(output: Output) -> str:
@@ -151,6 +155,8 @@ def in_words(output: Output) -> str:
     match output:
         case Query(message, unicast):
             return f"{MessageType(message.message_type or 0).name} U={int(unicast)}"
+        case Prepare():
+            return "prepare"
         case Gained():
             return "gained"
         case Lost(forget=forget):
@@ -162,13 +168,16 @@ def in_words(output: Output) -> str:
 class Script:
     """One client and its time. Methods return in words what the client does about it."""
 
-    def __init__(self, rng: random.Random | None = None, *, several: bool = True, **settings: object) -> None:
+    def __init__(
+        self, rng: random.Random | None = None, *, several: bool = True, dynamic: bool = False, **settings: object
+    ) -> None:
         self.counters = Counters()
         known = ProtocolSettings(**{"start_delay": False, **settings})  # type: ignore[arg-type]
         self.client = Dhcp4Client(
             Identity(CLIENT_ID, MAC), known, rng=Middle(1) if rng is None else rng, counters=self.counters
         )
         self.client.several_servers = several
+        self.client.dynamic = dynamic
         self.now = 0.0
         self.sent: list[Sent] = []
         self.said: list[tuple[float, str]] = []
@@ -206,13 +215,30 @@ class Script:
         """What the client sent last."""
         return self.sent[-1]
 
-    def hear(self, message: Dhcp4Message) -> list[str]:
+    def hear(self, message: Dhcp4Message, outer: tuple[tuple[int, bytes], ...] = ()) -> list[str]:
         """The client gets this message, as the wire carries it."""
-        return self._note(self.client.received(dhcp4.decode(dhcp4.encode(message)), self.now))
+        return self._note(self.client.received(dhcp4.decode(dhcp4.encode(message)), self.now, outer))
 
-    def answer(self, kind: MessageType, **changes: object) -> list[str]:
-        """A server answers what was sent last."""
-        return self.hear(reply(kind, self.last.message.xid, **changes))  # type: ignore[arg-type]
+    def answer(
+        self,
+        kind: MessageType,
+        *,
+        outer: tuple[tuple[int, bytes], ...] | None = None,
+        saddr: IPv6Address | bytes | None = None,
+        **changes: object,
+    ) -> list[str]:
+        """A server answers what was sent last; with RFC 8539 as it should, unless ``outer`` or ``saddr`` say how."""
+        if self.client.dynamic:
+            outer = (BR_OPTION,) if outer is None else outer
+            saddr = self.client.saddr if saddr is None else saddr
+            if kind == MessageType.ACK and saddr:
+                value = saddr if isinstance(saddr, bytes) else saddr.packed
+                changes["options"] = (*changes.get("options", ()), (Option.S46_SADDR, value))  # type: ignore[misc]
+        return self.hear(reply(kind, self.last.message.xid, **changes), outer or ())  # type: ignore[arg-type]
+
+    def prepared(self, saddr: IPv6Address = SADDR) -> list[str]:
+        """The softwire's source is ready."""
+        return self.tell(self.client.prepared, saddr)
 
     def offer(self, **changes: object) -> list[str]:
         return self.answer(MessageType.OFFER, **changes)

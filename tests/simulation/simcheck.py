@@ -126,6 +126,10 @@ class Owners:
         return None if found is None else found[0]
 
 
+EXTENDING = 100
+"""Stands for REQUESTs with ciaddr among the message types."""
+
+
 class Manners:
     """How much one client sends (invariant 4). ``destinations`` is to how many servers each query goes."""
 
@@ -180,6 +184,10 @@ class Manners:
         except WireError as error:
             raise Violation(f"a client sent what cannot be read: {error}") from None
         kind = message.message_type or 0
+        if kind == MessageType.REQUEST and message.ciaddr != dhcp4.ZERO and message.get(Option.S46_SADDR):
+            # RFC 8539: the server may be told of another softwire source at any time, with the back-off of RFC 2131.
+            self._again((destination, EXTENDING, message.xid), now, dhcp4_wait_s)
+            return
         if kind == MessageType.REQUEST and message.ciaddr != dhcp4.ZERO:
             key = (destination, query.unicast)
             last = self._extended.get(key)

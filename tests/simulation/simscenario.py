@@ -2,8 +2,9 @@
 
 ``chaos`` has short leases and something happening all the time; ``crowd`` is the same with fewer port sets than
 clients, so that whatever becomes free is taken at once; ``years`` has long leases, long quiet and now and then a bad
-day. All end with a network that becomes well, and then as many clients as there are port sets for must be bound within
-``Scenario.bound_s``, and, once whatever a forgetful server gave twice has run out, stay so.
+day; ``dynamic`` is ``chaos`` with softwires that come with their leases (RFC 8539). All end with a network that
+becomes well, and then as many clients as there are port sets for must be bound within ``Scenario.bound_s``, and, once
+whatever a forgetful server gave twice has run out, stay so.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 from simcheck import Violation
 from simnet import FAIR, Weather
@@ -35,7 +36,7 @@ SERVERS = (IPv6Address("2001:db8:ffff::547"), IPv6Address("2001:db8:ffff::548"))
 YEAR_S = 365.25 * 86400
 INF_MAX_RT_S = 3600.0
 STRAGGLE_S = 30.0
-PROFILES = ("chaos", "crowd", "years")
+PROFILES = ("chaos", "crowd", "dynamic", "years")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ class Scenario:
     durations: tuple[float, ...]
     weather: Weather
     forgetful: bool
+    dynamic: bool = False
+    saddr_interval_s: float = 0.0
 
     @property
     def capacity(self) -> int:
@@ -75,6 +78,9 @@ class Scenario:
         where slots are scarce: the end of leases that a restarted client has no use for, and of offers.
         """
         waits = max(1.1 * INF_MAX_RT_S, self.refresh_s) + 65 + 129 + 2 * 65 + 3 * 11
+        if self.dynamic:
+            # Two rounds in which a server may refuse a softwire's source, and the pauses before them (RFC 8539 7.5).
+            waits += 2 * (75 + 129)
         return waits + self.lease_s + 120
 
 
@@ -86,6 +92,10 @@ def sets_of(offset_len: int, psid_len: int) -> int:
 def scenario_of(seed: int, profile: str) -> Scenario:
     """The scenario of a seed. Raises ValueError for an unknown profile."""
     rng = random.Random(f"scenario {profile} {seed}")
+    if profile == "dynamic":
+        # RFC 8539: no container has a BR, so that every softwire comes with its lease.
+        interval_s = rng.choice((0.0, 0.0, 60.0))
+        return replace(scenario_of(seed, "chaos"), profile=profile, dynamic=True, saddr_interval_s=interval_s)
     if profile in ("chaos", "crowd"):
         crowd = profile == "crowd"
         lease_s = rng.choice((300, 600, 1200, 3600))
@@ -197,9 +207,12 @@ class Run:
                     t1_s=self.rng.choice((None, scenario.lease_s // 2)),
                     t2_s=None,
                     offer_hold_s=60.0,
+                    saddr_interval_s=scenario.saddr_interval_s,
+                    drop_saddr_changes=self.rng.random() < 0.5 if scenario.dynamic else False,
                 ),
                 servers_4o6=used if scenario.unicast else (),
-                lw4o6=Lw4o6Container((BR,)),
+                lw4o6=None if scenario.dynamic else Lw4o6Container((BR,)),
+                bind_prefix=IPv6Network("2001:db8::/32") if scenario.dynamic else None,
                 refresh_s=scenario.refresh_s,
                 inf_max_rt_s=scenario.inf_max_rt_s,
                 brs=(BR,),

@@ -147,6 +147,7 @@ class Customer:
         self.stored: StoredLease | None = None
         self._saved: Lease4 | None = None
         self.installed: SoftwireConfig | None = None
+        self._prepared: set[IPv6Address] = set()
         self.link_up = False
         self.asleep = False
         self.released = False
@@ -321,12 +322,32 @@ class Customer:
                 self.stored = None
             case effects.Install(config):
                 self._install(config)
+            case effects.PrepareAddress(address):
+                self._prepare(address)
+            case effects.Resolve():
+                raise Violation("nobody here has a name")
             case effects.Withdraw():
+                self._prepared.clear()
                 self._believe(None, None)
+
+    def _prepare(self, address: IPv6Address) -> None:
+        """Duplicate address detection takes a moment; a withdrawal in between is faster."""
+        agent = self.agent
+        self._prepared.add(address)
+
+        def answered() -> None:
+            if agent is self.agent:
+                self.step(events.AddressReady(address))
+
+        self._world.clock.after(self._rng.uniform(0.5, 2.0), answered)
 
     def _install(self, config: SoftwireConfig) -> None:
         """The data plane works for a moment and answers. When it fails it is what it was before."""
         agent, before = self.agent, self.installed
+        leased = None if self._saved is None else self._saved.softwire
+        if leased is not None and (config.local, config.remote) != (leased.saddr, leased.brs[0]):
+            # RFC 8539 7.5: the lwAFTR knows only what the server has stored.
+            raise Violation(f"{self.name} installs {config.local} and the server has stored {leased}")
         fails = self.install_fails > 0 and self._rng.random() < self.install_fails
         if not fails:
             self._believe(config, self._saved)

@@ -35,6 +35,12 @@ def test_crowd(seed: int) -> None:
     assert simulate(seed, "crowd").grants > 0
 
 
+@pytest.mark.parametrize("seed", range(1, 11))
+def test_dynamic(seed: int) -> None:
+    """RFC 8539, with servers that refuse some changes of the softwire's source."""
+    assert simulate(seed, "dynamic").grants > 0
+
+
 def test_years() -> None:
     result = simulate(1, "years", clients=20, chaos_s=2 * YEAR_S)
     assert result.client_years > 40

@@ -1,0 +1,120 @@
+"""The ruleset as text: what it must say for which set; and that libnftables takes it for any set (in ``netns``)."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from b4client.dataplane.nft import essence
+from b4client.dataplane.plan import NOT_SHARED, ONE_TRY, RECIRCULATION, Plan, plan
+from b4client.dataplane.ruleset import COUNTERS
+from b4client.model.portset import PortSet
+from b4client.model.settings import SoftwireSettings
+from b4client.model.softwire import Encapsulation, Mode, PortForward, SoftwireConfig
+
+
+def plan_of(
+    ports: PortSet | None,
+    forwards: tuple[PortForward, ...] = (),
+    *,
+    recirculation: bool = True,
+    settings: SoftwireSettings | None = None,
+) -> Plan:
+    local, remote = IPv6Address("2001:db8::1"), IPv6Address("2001:db8::2")
+    return plan(
+        SoftwireConfig(Mode.LW4O6, "wan", local, remote, IPv4Address("192.0.2.1"), ports, forwards=forwards),
+        settings or SoftwireSettings(),
+        encapsulation=Encapsulation.USERSPACE,
+        path_mtu=1500,
+        recirculation=recirculation,
+    )
+
+
+def chain(text: str, name: str) -> str:
+    found = re.search(rf"^  chain {name} {{\n(.*?)^  }}$", text, re.MULTILINE | re.DOTALL)
+    assert found, name
+    return found[1]
+
+
+@pytest.mark.parametrize(
+    "ports", [PortSet(0, 8, 0x34), PortSet(4, 8, 0x34), PortSet(6, 10, 1), PortSet(4, 4, 3)], ids=str
+)
+def test_one_chain_per_try_and_all_of_them_reachable(ports: PortSet) -> None:
+    target = plan_of(ports)
+    assert target.nat == RECIRCULATION
+    made = set(re.findall(r"chain (try_\d+) ", target.ruleset))
+    assert set(re.findall(r"goto (try_\d+)", target.ruleset)) == made
+    # Each try but the last one's copy leads to the next; after the last there is the refusal.
+    assert f"0x5e4800{len(made):02x}" in chain(target.ruleset, "forward_new")
+
+
+def test_without_the_loop() -> None:
+    target = plan_of(PortSet(4, 8, 0x34), recirculation=False)
+    assert (target.nat, target.loop) == (ONE_TRY, None)
+    assert not re.search(r"\bdup\b|try_|@ll|ether|fib", target.ruleset)
+
+
+def test_unshared() -> None:
+    target = plan_of(None)
+    assert (target.nat, target.loop) == (NOT_SHARED, None)
+    assert "snat ip to 192.0.2.1\n" in chain(target.ruleset, "choose_once")
+
+
+@pytest.mark.parametrize("recirculation", [True, False])
+@given(a=st.integers(0, 6), k=st.integers(1, 16), psid=st.integers(0, 65535))
+def test_the_guard_costs_the_same_for_any_set(recirculation: bool, a: int, k: int, psid: int) -> None:
+    if a + k > 16:
+        return
+    ports = PortSet(a, k, psid % (1 << k))
+    guard = chain(plan_of(ports, recirculation=recirculation).ruleset, "guard_softwire")
+    assert len(guard.splitlines()) == 5
+    assert guard.rstrip().endswith("counter name guard_drop drop")
+
+
+def test_no_mark_of_the_users_is_touched() -> None:
+    assert not re.search(r"\bmark\b", plan_of(PortSet(4, 8, 0x34)).ruleset)
+
+
+def test_every_counter_is_declared_and_used() -> None:
+    settings = SoftwireSettings(lan=(IPv4Network("192.168.1.0/24"),), accept_local=False)
+    text = plan_of(PortSet(4, 8, 0x34), settings=settings).ruleset
+    assert set(re.findall(r"counter name (\w+)", text)) == set(re.findall(r"counter (\w+) { }", text)) == set(COUNTERS)
+
+
+def test_forwarded_port_is_nobody_elses() -> None:
+    forward = PortForward("tcp", 4930, IPv4Address("192.168.1.10"), 80)
+    text = plan_of(PortSet(4, 8, 0x34), (forward,)).ruleset
+    assert "4928-4929, 1 : 192.0.2.1 . 4931-4943" in text
+    assert "tcp . 4930 : 192.168.1.10 . 80" in text
+    outside = PortForward("tcp", 80, IPv4Address("192.168.1.10"), 80)
+    assert plan_of(PortSet(4, 8, 0x34), (outside,)).ruleset == plan_of(PortSet(4, 8, 0x34)).ruleset
+
+
+def test_device_names_cannot_inject() -> None:
+    with pytest.raises(ValueError, match="not an interface name"):
+        plan_of(PortSet(4, 8, 0x34), settings=SoftwireSettings(device='b4" drop #'))
+
+
+def test_essence_leaves_out_what_comes_and_goes() -> None:
+    listing = """table ip t {
+\tset full {
+\t\ttype inet_proto . ipv4_addr
+\t\tsize 4096
+\t\tflags dynamic,timeout
+\t\ttimeout 1s
+%s\t}
+
+\tmap ranges {
+\t\ttypeof numgen inc mod 2 : ip daddr
+\t\telements = { 0 : 192.0.2.1,
+\t\t\t     1 : 192.0.2.1 }
+\t}
+}
+"""
+    full = listing % "\t\telements = { tcp . 1.2.3.4 timeout 1s expires 10ms,\n\t\t\t     udp . 1.2.3.4 timeout 1s }\n"
+    assert essence(full) == essence(listing % "") == listing % ""
+    assert essence(full) != essence(full.replace("0 : 192.0.2.1", "0 : 192.0.2.2"))
