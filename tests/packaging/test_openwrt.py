@@ -190,7 +190,7 @@ def test_rules_of_a_static_softwire(openwrt: OpenWrt) -> None:
 
 
 def test_every_key_of_a_rule_can_be_made_in_uci() -> None:
-    listed = re.search(r"static\.rule (\w+:\w.*)", (FILES / "uci.sh").read_text())
+    listed = re.search(r'B4_RULE="(.*)"', (FILES / "uci.sh").read_text())
     assert listed
     assert {word.split(":")[0] for word in listed[1].split()} == set(config.RULE_KEYS)
 

@@ -25,6 +25,9 @@ B4_SETTINGS="
 	daemon.interface_wait:number
 "
 
+# The keys of a [[static.rule]].
+B4_RULE="ipv6:text ipv4:text ea_len:number offset:number psid:number psid_len:number fmr:bool"
+
 b4_text() { # a TOML string: no control characters, backslash and quote escaped
 	printf '"%s"' "$(printf '%s' "$1" | tr -d '\000-\037\177' | sed 's/[\\"]/\\&/g')"
 }
@@ -79,8 +82,8 @@ b4_write_settings() {
 	done
 }
 
-# b4_write_table SECTION INSTANCE TABLE KEY:TYPE...: a section of /etc/config/b4client as a [[TABLE]] of the settings, unless
-# it is another instance's.
+# b4_write_table SECTION INSTANCE TABLE KEY:TYPE...: a section of /etc/config/b4client as a [[TABLE]] of the settings,
+# unless it is another instance's.
 b4_write_table() {
 	local section="$1" instance key value
 	config_get instance "$section" instance
@@ -99,5 +102,6 @@ b4_write_forward() { # SECTION INSTANCE
 }
 
 b4_write_rule() { # SECTION INSTANCE
-	b4_write_table "$1" "$2" static.rule ipv6:text ipv4:text ea_len:number offset:number psid:number psid_len:number fmr:bool
+	# shellcheck disable=SC2086 # a list
+	b4_write_table "$1" "$2" static.rule $B4_RULE
 }
