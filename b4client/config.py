@@ -373,6 +373,14 @@ def key_of(part: str, attribute: str) -> str:
 # ---- a static softwire
 
 _PORTS = ("offset", "psid", "psid_len")
+STATIC_KEYS: dict[Mode, tuple[str, ...]] = {
+    Mode.LW4O6: ("ipv4", *_PORTS, "bind_prefix"),
+    Mode.MAP_E: ("rule",),
+    Mode.DS_LITE: (),
+}
+"""Keys of ``[static]`` beside ``mode``."""
+RULE_KEYS = ("ipv6", "ipv4", "ea_len", *_PORTS, "fmr")
+"""Keys of a ``[[static.rule]]`` table."""
 
 
 def _port_set(key: str, table: Mapping[str, object], default_offset: int) -> PortSet | None:
@@ -397,7 +405,7 @@ def _offset(key: str, table: Mapping[str, object], default: int) -> int:
 def _rule(key: str, value: object) -> MappingRule:
     if not isinstance(value, dict):
         raise ConfigError(key, f"must be a table with ipv6, ipv4, ea_len, not {_kind(value)}")
-    _known(key, value, ("ipv6", "ipv4", "ea_len", *_PORTS, "fmr"))
+    _known(key, value, RULE_KEYS)
     for needed in ("ipv6", "ipv4", "ea_len"):
         if needed not in value:
             raise ConfigError(f"{key}.{needed}", "is missing")
@@ -421,12 +429,7 @@ def _static(table: Mapping[str, object], settings: ProtocolSettings) -> StaticSo
     if "mode" not in table:
         raise ConfigError("static.mode", "is missing: lw4o6, map-e or ds-lite")
     mode = Mode(_choice(tuple(m.value for m in Mode))("static.mode", table["mode"]))
-    allowed: dict[Mode, tuple[str, ...]] = {
-        Mode.LW4O6: ("ipv4", *_PORTS, "bind_prefix"),
-        Mode.MAP_E: ("rule",),
-        Mode.DS_LITE: (),
-    }
-    _known("static", table, ("mode", *allowed[mode]))
+    _known("static", table, ("mode", *STATIC_KEYS[mode]))
     if mode is Mode.DS_LITE:
         if settings.aftr is None and settings.br is None:
             raise ConfigError("softwire.aftr", "is missing: static DS-Lite needs the AFTR's address or name")

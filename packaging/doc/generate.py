@@ -25,7 +25,9 @@ sys.path.insert(0, str(HERE.parents[1]))
 
 from b4client import cli, config  # noqa: E402 - of this checkout, whatever is installed
 from b4client.dataplane.ruleset import COUNTERS as DATAPLANE_COUNTERS  # noqa: E402
-from b4client.model.softwire import Encapsulation  # noqa: E402
+from b4client.model.maprule import DEFAULT_OFFSET_LEN  # noqa: E402
+from b4client.model.settings import ANY_PREFIX, MECHANISMS  # noqa: E402
+from b4client.model.softwire import Encapsulation, Mode  # noqa: E402
 from b4client.protocol.counters import COUNTERS  # noqa: E402
 
 EXAMPLE = HERE.parent / "b4client.toml.example"
@@ -35,11 +37,17 @@ SECTIONS = {
     "wan": "The line.",
     "dhcp": "How the lease is asked for.",
     "dhcp6": "Where the provider's DHCPv6 information comes from.",
+    "provisioning": "Which ways to IPv4 may be used.",
+    "static": "A softwire that is described here instead of by the provider; nothing is asked for then. The far end is "
+    "softwire.br, of DS-Lite softwire.aftr.",
+    "static.rule": "A mapping rule of MAP-E (RFC 7597 5); at most 1024.",
     "softwire": "What is built with it.",
     "nat.timeouts": "How long the NAT remembers what is silent, in seconds.",
     "daemon": "The process.",
     "forward": "One table for each port of the set that leads to a host of the LAN; at most 1024.",
 }
+ARRAYS = ("forward", "static.rule")
+"""Sections of which there may be several tables."""
 OTHER_NAMES = {"_TIMEOUTS": "nat.timeouts"}
 """Tables of readers in config.py whose name does not begin with their section's."""
 
@@ -56,6 +64,28 @@ DETAILS = {
     "address as well; external asks nothing: another DHCPv6 client hands over with b4client provision.",
     "dhcp6.socket": "udp: port 546 is ours. packet: listen beside another client that has it. auto: udp, or packet "
     "when the port is taken.",
+    "dhcp.rfc8539": "Let DHCP 4o6 provision the softwire too (RFC 8539): auto does where option 88 comes without a BR.",
+    "dhcp.saddr_retry": "Least wait before a softwire source that the server refused is sent again (RFC 8539 7.5).",
+    "provisioning.mechanisms": "The mechanisms that may be used (RFC 8585 TRANS-2).",
+    "provisioning.profile": "What it means when option 111 is missing or names nothing usable: rfc8026 any mechanism, "
+    "rfc8585 none.",
+    "provisioning.prefixes": "Prefixes delegated to this machine that nothing else tells it, for MAP-E.",
+    "static.mode": "What is built. lw4o6 needs ipv4, map-e one or more [[static.rule]], ds-lite nothing else here.",
+    "static.ipv4": "lw4o6: the public IPv4 address.",
+    "static.psid": "lw4o6: PSID of the port set. Without psid and psid_len the address is not shared.",
+    "static.psid_len": "lw4o6: number of bits of the PSID.",
+    "static.offset": "lw4o6: PSID offset.",
+    "static.bind_prefix": "lw4o6: the source address is built in the WAN's prefix that matches this one "
+    "(RFC 7596 5.1); softwire.local names it itself.",
+    "static.rule.ipv6": "Rule IPv6 prefix. It is matched with the WAN's prefixes and provisioning.prefixes.",
+    "static.rule.ea_len": "Number of EA bits.",
+    "static.rule.psid": "Port set that the End-user prefix does not tell; without meaning unless the rule gives a "
+    "whole address (RFC 7598 4.5).",
+    "static.rule.psid_len": "Number of bits of that PSID.",
+    "static.rule.fmr": "Forwarding rule as well; traffic between customers goes by the BR all the same.",
+    "softwire.interface_identifier": "Layout of MAP-E addresses: rfc7597, or draft03 for the operators that use the "
+    "older one.",
+    "softwire.aftr": "DS-Lite: the AFTR instead of option 64.",
     "softwire.route_metric": "Metric of that route; 0 is the best.",
     "nat.timeouts.udp": "UDP, one direction seen only (RFC 4787 REQ-5: at least 120).",
     "nat.timeouts.udp_stream": "UDP, both directions seen (RFC 4787 REQ-5: 300 is recommended).",
@@ -116,6 +146,12 @@ def takes(reader: Callable[[str, object], object]) -> str:
         "_networks": "list of IPv4 networks",
         "_hostname": "host name",
         "_path": "absolute path",
+        "_ipv4": "IPv4 address",
+        "_ipv4_network": "IPv4 network",
+        "_prefix": "IPv6 prefix",
+        "_prefixes": "list of IPv6 prefixes",
+        "_mechanisms": "list of " + ", ".join(f'"{mechanism}"' for mechanism in MECHANISMS),
+        "_aftr": "IPv6 address or host name",
         "_encapsulation": " | ".join(f'"{e.value}"' for e in Encapsulation),
     }
     if name not in plain:
@@ -124,8 +160,8 @@ def takes(reader: Callable[[str, object], object]) -> str:
 
 
 def sentence(text: str) -> str:
-    """``text`` with a capital letter (but for names such as lwAFTR) and a full stop."""
-    first = text[0] if re.match(r"[a-z]+[A-Z]", text) else text[0].upper()
+    """``text`` with a capital letter (but for names such as lwAFTR, and values that are explained) and a full stop."""
+    first = text[0] if re.match(r"[a-z]+[A-Z0-9]|[a-z]+: ", text) else text[0].upper()
     return first + text[1:].rstrip(".") + "."
 
 
@@ -133,9 +169,9 @@ def comments() -> dict[str, str]:
     """SECTION.KEY -> the comment behind it in the example."""
     found, section = {}, ""
     for line in EXAMPLE.read_text(encoding="utf-8").splitlines():
-        if header := re.match(r"#? ?\[+([a-z0-9.]+)\]+", line):
+        if header := re.match(r"#{0,2} ?\[+([a-z0-9.]+)\]+", line):
             section = header[1]
-        elif key := re.match(r"#? ?([a-z0-9_]+) = [^#]*(?:#\s*(.*))?$", line):
+        elif key := re.match(r"#{0,2} ?([a-z0-9_]+) = [^#]*(?:#\s*(.*))?$", line):
             found[f"{section}.{key[1]}"] = key[2] or ""
     return found
 
@@ -160,6 +196,45 @@ def tables() -> Iterator[tuple[str, dict[str, Any]]]:
             yield OTHER_NAMES.get(name) or name[1:].split("_")[0].lower(), table
 
 
+def written_tables() -> dict[str, dict[str, tuple[Callable[[str, object], object], str | None]]]:
+    """Section -> key -> (reader, default) of what config.py reads without a table. Raises SystemExit for a key of
+    [static] or [[static.rule]] that is not here."""
+    port = config._integer(1, 65535)
+    psid, psid_len, offset = config._integer(0, 0xFFFF), config._integer(1, 16), config._integer(0, 15)
+    static: dict[str, tuple[Callable[[str, object], object], str | None]] = {
+        "mode": (config._choice(tuple(mode.value for mode in Mode)), None),
+        "ipv4": (config._ipv4, None),
+        "psid": (psid, None),
+        "psid_len": (psid_len, None),
+        "offset": (offset, "0"),
+        "bind_prefix": (config._prefix, show(str(ANY_PREFIX))),
+    }
+    rule: dict[str, tuple[Callable[[str, object], object], str | None]] = {
+        "ipv6": (config._prefix, None),
+        "ipv4": (config._ipv4_network, None),
+        "ea_len": (config._integer(0, 48), None),
+        "offset": (offset, show(DEFAULT_OFFSET_LEN)),
+        "psid": (psid, None),
+        "psid_len": (psid_len, None),
+        "fmr": (config._boolean, "false"),
+    }
+    known = {"mode", *(key for mode in config.STATIC_KEYS.values() for key in mode)} - {"rule"}
+    for section, table, read in (("static", static, known), ("static.rule", rule, set(config.RULE_KEYS))):
+        if set(table) != read:
+            raise SystemExit(f"{section}: written_tables() of {Path(__file__).name} and config.py differ: "
+                             f"{', '.join(sorted(set(table) ^ read))}")  # fmt: skip
+    return {
+        "static": static,
+        "static.rule": rule,
+        "forward": {
+            "protocol": (config._choice(("tcp", "udp")), None),
+            "port": (port, None),
+            "to": (config._ipv4, None),
+            "to_port": (port, None),
+        },
+    }
+
+
 def keys() -> list[Key]:
     """Every setting, in the order of the code. Raises SystemExit naming what is not described."""
     said = comments()
@@ -180,10 +255,9 @@ def keys() -> list[Key]:
     for section, table in tables():
         for name, (attribute, reader) in table.items():
             result.append(Key(section, name, takes(reader), default(section, attribute), text(f"{section}.{name}")))
-    port = takes(config._integer(1, 65535))
-    for name, accepted in (("protocol", takes(config._choice(("tcp", "udp")))), ("port", port),
-                           ("to", "IPv4 address"), ("to_port", port)):  # fmt: skip
-        result.append(Key("forward", name, accepted, None, text(f"forward.{name}")))
+    for section, table in written_tables().items():
+        for name, (reader, initial) in table.items():
+            result.append(Key(section, name, takes(reader), initial, text(f"{section}.{name}")))
     order = [*SECTIONS, *(key.section for key in result)]
     return sorted(result, key=lambda key: order.index(key.section))
 
@@ -210,7 +284,7 @@ def configuration() -> str:
         "with its name and the nearest known one. A complete file with comments: `packaging/b4client.toml.example`.",
     ]
     for section, members in by_section():
-        header = f"[[{section}]]" if section == "forward" else f"[{section}]"
+        header = f"[[{section}]]" if section in ARRAYS else f"[{section}]"
         lines += [
             "",
             f"## `{header}`",
@@ -423,7 +497,7 @@ def man_settings() -> str:
         "checks a file and starts nothing.",
     ]
     for section, members in by_section():
-        header = f"[[{section}]]" if section == "forward" else f"[{section}]"
+        header = f"[[{section}]]" if section in ARRAYS else f"[{section}]"
         lines += [f".Ss {header}", *sentences(SECTIONS.get(section, "")), ".Bl -tag -width Ds"]
         for key in members:
             lines += [f".It Va {key.name}", f"({roff(key.takes)}"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import tools
 
-from b4client import cli
+from b4client import cli, config
 
 PROJECT = Path(__file__).resolve().parents[2]
 PAGES = sorted((PROJECT / "packaging/man").iterdir())
@@ -34,7 +34,7 @@ def options(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 def configuration_keys() -> set[str]:
     names = {setting.rpartition(".")[2] for setting in tools.settings()}
-    return names | {"interface", "protocol", "port", "to", "to_port"}
+    return names | set(config.RULE_KEYS) | {"interface", "protocol", "port", "to", "to_port"}
 
 
 @pytest.mark.parametrize("script", ["generate.py", "ledger.py"])
@@ -96,7 +96,7 @@ def test_every_setting_is_in_the_reference_and_no_other() -> None:
 
 def test_the_example_names_every_setting() -> None:
     text = (PROJECT / "packaging/b4client.toml.example").read_text()
-    assert set(re.findall(r"(?m)^#? ?([a-z0-9_]+) = ", text)) == configuration_keys()
+    assert set(re.findall(r"(?m)^#{0,2} ?([a-z0-9_]+) = ", text)) == configuration_keys()
 
 
 WRITTEN = sorted([*PROJECT.glob("packaging/**/*.md"), *PROJECT.glob("packaging/man/*.8"), PROJECT / "README.md"])

@@ -11,7 +11,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,10 @@ from b4client import config
 from b4client.lab.kea import KeaSettings
 from b4client.lab.netns import wait_until
 from b4client.lab.testbed import BR, CPE_WAN, ISP_WAN, SERVER, Testbed, TestbedSettings
+from b4client.model.maprule import MappingRule
+from b4client.model.portset import PortSet
+from b4client.model.settings import StaticSoftwire
+from b4client.model.softwire import Mode
 
 PROJECT = Path(__file__).resolve().parents[2]
 FILES = PROJECT / "packaging/openwrt/b4client/files"
@@ -159,6 +163,36 @@ def test_options_become_settings(openwrt: OpenWrt) -> None:
     # What was not set is the program's default.
     assert made.softwire.accept_local
     assert made.daemon.log_level == "info"
+
+
+def test_a_static_softwire(openwrt: OpenWrt) -> None:
+    done = openwrt.handler(
+        "proto_b4client_setup wan4", br="2001:db8:ffff::1", static_mode="lw4o6", static_ipv4="192.0.2.18",
+        static_psid="0x34", static_psid_len="8",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + openwrt.log
+    assert openwrt.settings("wan4").protocol.static == StaticSoftwire(
+        Mode.LW4O6, IPv4Address("192.0.2.18"), PortSet(0, 8, 0x34)
+    )
+
+
+def test_rules_of_a_static_softwire(openwrt: OpenWrt) -> None:
+    openwrt.uci(
+        "rule a\na.ipv6=2001:db8::/40\na.ipv4=192.0.2.0/24\na.ea_len=16\na.fmr=1\n"
+        "rule b\nb.instance=other\nb.ipv6=2001:db8:100::/40\nb.ipv4=198.51.100.0/24\nb.ea_len=16\n"
+    )
+    done = openwrt.handler("proto_b4client_setup wan4", br="2001:db8:ffff::1", static_mode="map-e")
+    assert done.returncode == 0, done.stderr + openwrt.log
+    static = openwrt.settings("wan4").protocol.static
+    assert static is not None
+    rule = MappingRule(IPv6Network("2001:db8::/40"), IPv4Network("192.0.2.0/24"), 16, fmr=True)
+    assert static.rules == (rule,)
+
+
+def test_every_key_of_a_rule_can_be_made_in_uci() -> None:
+    listed = re.search(r'B4_RULE="(.*)"', (FILES / "uci.sh").read_text())
+    assert listed
+    assert {word.split(":")[0] for word in listed[1].split()} == set(config.RULE_KEYS)
 
 
 def test_forwards_of_this_interface_and_of_all(openwrt: OpenWrt) -> None:

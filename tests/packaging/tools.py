@@ -31,8 +31,10 @@ def need(command: str, package: str = "") -> str:
 
 
 def settings() -> set[str]:
-    """SECTION.KEY of every setting that is read from a table of config.py."""
-    found = set()
+    """SECTION.KEY of every setting that there is once: those read from a table of config.py, and those of [static]."""
+    found = {"static.mode", *(f"static.{key}" for keys in config.STATIC_KEYS.values() for key in keys)} - {
+        "static.rule"
+    }
     for name, table in vars(config).items():
         if re.fullmatch(r"_[A-Z0-9_]+", name) and isinstance(table, dict):
             section = "nat.timeouts" if name == "_TIMEOUTS" else name[1:].split("_")[0].lower()

@@ -80,6 +80,7 @@ proto_b4client_setup() {
 		b4_write_settings "$wan"
 		config_load b4client
 		config_foreach b4_write_forward forward "$config"
+		config_foreach b4_write_rule rule "$config"
 	} >"$file"
 
 	problem=$(b4client run --check --config "$file" 2>&1) || {

@@ -6,20 +6,27 @@
 # An option that is not set leaves the default in force. Values are not judged here: b4client does that, and names the
 # key. They are only written so that no value can become anything else than one value.
 
-# SECTION.KEY:TYPE, in the words of b4client.toml(5). The UCI option is KEY; of nat.timeouts it is timeout_KEY, of dhcp6 dhcp6_KEY.
+# SECTION.KEY:TYPE, in the words of b4client.toml(5). The UCI option is KEY; of nat.timeouts it is timeout_KEY, of
+# dhcp6 and static dhcp6_KEY and static_KEY.
 B4_SETTINGS="
 	dhcp.start_delay:bool dhcp.psid_len_hint:number dhcp.prefer_shared:bool dhcp.offer_window:number
 	dhcp.keep_lease_without_option88:bool dhcp.servers:list dhcp.duid:text dhcp.iaid:number
-	dhcp.hardware_address:text dhcp.hostname:text
+	dhcp.hardware_address:text dhcp.hostname:text dhcp.rfc8539:text dhcp.saddr_retry:number
+	provisioning.mechanisms:list provisioning.profile:text provisioning.prefixes:list
+	static.mode:text static.ipv4:text static.psid:number static.psid_len:number static.offset:number
+	static.bind_prefix:text
 	dhcp6.mode:text dhcp6.socket:text dhcp6.rapid_commit:bool dhcp6.prefix_len_hint:number
 	softwire.device:text softwire.encapsulation:text softwire.default_route:bool softwire.route_metric:number
 	softwire.lan:list softwire.accept_local:bool softwire.clamp_mss:bool softwire.br:text softwire.local:text
-	softwire.mtu:number
+	softwire.aftr:text softwire.interface_identifier:text softwire.mtu:number
 	nat.timeouts.udp:number nat.timeouts.udp_stream:number nat.timeouts.tcp_established:number
 	nat.timeouts.tcp_transitory:number nat.timeouts.icmp:number
 	daemon.state_dir:text daemon.run_dir:text daemon.stop:text daemon.log_level:text daemon.log_format:text
 	daemon.interface_wait:number
 "
+
+# The keys of a [[static.rule]].
+B4_RULE="ipv6:text ipv4:text ea_len:number offset:number psid:number psid_len:number fmr:bool"
 
 b4_text() { # a TOML string: no control characters, backslash and quote escaped
 	printf '"%s"' "$(printf '%s' "$1" | tr -d '\000-\037\177' | sed 's/[\\"]/\\&/g')"
@@ -29,6 +36,8 @@ b4_value() { # TYPE VALUE; what is not of the type goes as text, for b4client to
 	case "$1:$2" in
 	bool:1 | bool:on | bool:true | bool:yes | bool:enabled) printf true ;;
 	bool:0 | bool:off | bool:false | bool:no | bool:disabled) printf false ;;
+	number:0x | number:0x*[!0-9a-fA-F]*) b4_text "$2" ;;
+	number:0x*) printf '%s' "$2" ;;
 	number:*[!0-9.]* | number:.* | number:*. | number:*.*.* | number:0[0-9]*) b4_text "$2" ;;
 	number:?*) printf '%s' "$2" ;;
 	*) b4_text "$2" ;;
@@ -50,7 +59,7 @@ b4_array() { # one value a line on standard input
 b4_option_name() { # SECTION.KEY
 	case "$1" in
 	nat.timeouts.*) echo "timeout_${1##*.}" ;;
-	dhcp6.*) echo "dhcp6_${1##*.}" ;;
+	dhcp6.* | static.*) echo "${1%.*}_${1##*.}" ;;
 	*) echo "${1##*.}" ;;
 	esac
 }
@@ -73,18 +82,26 @@ b4_write_settings() {
 	done
 }
 
-# b4_write_forward SECTION INSTANCE: a "config forward" section of /etc/config/b4client; for config_foreach.
-b4_write_forward() {
-	local instance protocol port to to_port
-	config_get instance "$1" instance
+# b4_write_table SECTION INSTANCE TABLE KEY:TYPE...: a section of /etc/config/b4client as a [[TABLE]] of the settings,
+# unless it is another instance's.
+b4_write_table() {
+	local section="$1" instance key value
+	config_get instance "$section" instance
 	[ -z "$instance" ] || [ "$instance" = "$2" ] || return 0
-	config_get protocol "$1" protocol
-	config_get port "$1" port
-	config_get to "$1" to
-	config_get to_port "$1" to_port
-	printf '\n[[forward]]\n'
-	[ -z "$protocol" ] || printf 'protocol = %s\n' "$(b4_text "$protocol")"
-	[ -z "$port" ] || printf 'port = %s\n' "$(b4_value number "$port")"
-	[ -z "$to" ] || printf 'to = %s\n' "$(b4_text "$to")"
-	[ -z "$to_port" ] || printf 'to_port = %s\n' "$(b4_value number "$to_port")"
+	printf '\n[[%s]]\n' "$3"
+	shift 3
+	for key in "$@"; do
+		config_get value "$section" "${key%:*}"
+		[ -z "$value" ] || printf '%s = %s\n' "${key%:*}" "$(b4_value "${key##*:}" "$value")"
+	done
+}
+
+# For config_foreach: a "config forward" and a "config rule" section.
+b4_write_forward() { # SECTION INSTANCE
+	b4_write_table "$1" "$2" forward protocol:text port:number to:text to_port:number
+}
+
+b4_write_rule() { # SECTION INSTANCE
+	# shellcheck disable=SC2086 # a list
+	b4_write_table "$1" "$2" static.rule $B4_RULE
 }
