@@ -60,8 +60,8 @@ def from_odhcp6c(environ: Mapping[str, str]) -> dict[str, Any]:
     for name, code in (("MAPE", Option.S46_CONT_MAPE), ("LW4O6", Option.S46_CONT_LW)):
         if environ.get(name) and str(int(code)) not in options:
             options[str(int(code))] = _container(name, environ[name]).hex()
-    if environ.get("AFTR"):
-        options[str(int(Option.AFTR_NAME))] = softwire46.encode_aftr_name(environ["AFTR"].split()[0]).hex()
+    if names := environ.get("AFTR", "").split():
+        options[str(int(Option.AFTR_NAME))] = softwire46.encode_aftr_name(names[0]).hex()
     document: dict[str, Any] = {"options": options}
     for name, key, noun in (("PREFIXES", "prefixes", "prefix"), ("ADDRESSES", "addresses", "address")):
         document[key] = [_lease(name, word, noun) for word in environ.get(name, "").split()]

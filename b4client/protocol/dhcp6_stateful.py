@@ -228,7 +228,8 @@ class StatefulDhcp6Client:
         """Nobody verified the leases: they SHOULD be used on (RFC 8415 18.2.3), and renewed at T1. What was received
         beside them is not known in this life: that is asked for at once."""
         self._state = Bound()
-        return [] if self._informed else self._begin(MessageType.REBIND, now, verifying=False)
+        # T1 or T2 may have come while nobody answered.
+        return self.wake(now) if self._informed else self._begin(MessageType.REBIND, now, verifying=False)
 
     # ---- beginnings
 

@@ -102,7 +102,7 @@ def test_a_life_without_root(
             testbed.cpe.run("nft", "flush", "ruleset")
             testbed.cpe.run("ip", "link", "del", "dev", "b4")
             testbed.cpe.sysctl({"ipv4/ip_forward": 0})
-            wait_until(lambda: answered(testbed), 5, "traffic to come back")
+            wait_until(lambda: answered(testbed), 20, "traffic to come back")
         assert client.status()["mending"]["mends"] > 0
         assert client.command("stop").startswith("stopping")
         assert process.wait(10) == 0

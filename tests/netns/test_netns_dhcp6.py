@@ -205,6 +205,7 @@ def test_the_server_restarts_and_delegates_the_same(connect: Connect) -> None:
     carry(testbed)
 
 
+@pytest.mark.slow
 def test_the_link_may_be_another_one(connect: Connect, tmp_path: Path) -> None:
     """RFC 8415 18.2.12: the cable was out: Rebind (not sooner than 30 s after the last exchange began [D-13])."""
     testbed, client = connect(serving())

@@ -21,7 +21,7 @@ from b4client.lab.netns import wait_until
 from b4client.lab.testbed import CPE_WAN, ISP_WAN, SERVER, Testbed
 from b4client.lab.traffic import Server, ping, udp_exchange
 
-pytestmark = pytest.mark.kea
+pytestmark = [pytest.mark.kea, pytest.mark.slow]
 
 KEA = KeaSettings(
     pd_pool=IPv6Network("2001:db8:100::/52"),

@@ -35,7 +35,7 @@ def crowd(prefix: str, encapsulation: str) -> Iterator[Callable[[int, int], Acce
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize(("customers", "ratio"), [(2, 128), (16, 512)])
+@pytest.mark.parametrize(("customers", "ratio"), [(2, 128), pytest.param(16, 512, marks=pytest.mark.slow)])
 def test_full_load_on_one_address(crowd: Callable[[int, int], AccessNetwork], customers: int, ratio: int) -> None:
     network = crowd(customers, ratio)
     bindings = {c.number: c.binding for c in network.customers}
