@@ -145,6 +145,7 @@ def takes(reader: Callable[[str, object], object]) -> str:
         "_ipv6_list": "list of IPv6 addresses",
         "_networks": "list of IPv4 networks",
         "_hostname": "host name",
+        "_host": "IP address",
         "_path": "absolute path",
         "_ipv4": "IPv4 address",
         "_ipv4_network": "IPv4 network",

@@ -48,7 +48,11 @@ def test_every_module_is_in_the_package_and_nothing_else(contents: set[str]) -> 
     modules = {str(file.relative_to(PROJECT)) for file in (PROJECT / "b4client").rglob("*.py")}
     packed = {name.removeprefix(place) for name in contents if name.startswith(f"{place}b4client/")}
     assert {name for name in packed if name.endswith(".py")} == modules
-    assert {name for name in packed if not name.endswith(".py")} <= {"b4client/py.typed", "b4client/ARCHITECTURE.md"}
+    assert {name for name in packed if not name.endswith(".py")} <= {
+        "b4client/py.typed",
+        "b4client/ARCHITECTURE.md",
+        "b4client/control-api.schema.json",
+    }
     others = {name for name in contents if name.startswith(place)} - {place + name for name in packed}
     assert all(re.search(r"/b4client-[0-9.]+\.dist-info/", name) for name in others)
 

@@ -18,7 +18,7 @@ import b4client
 
 PROJECT = Path(__file__).resolve().parents[2]
 VERSION = b4client.__version__
-DATA_FILES = {"b4client/py.typed", "b4client/ARCHITECTURE.md"}
+DATA_FILES = {"b4client/py.typed", "b4client/ARCHITECTURE.md", "b4client/control-api.schema.json"}
 
 # The hooks of PEP 517, called without an index to take the backend from.
 BUILD = """

@@ -7,7 +7,7 @@
 # key. They are only written so that no value can become anything else than one value.
 
 # SECTION.KEY:TYPE, in the words of b4client.toml(5). The UCI option is KEY; of nat.timeouts it is timeout_KEY, of
-# dhcp6 and static dhcp6_KEY and static_KEY.
+# dhcp6, static, metrics and hooks SECTION_KEY.
 B4_SETTINGS="
 	dhcp.start_delay:bool dhcp.psid_len_hint:number dhcp.prefer_shared:bool dhcp.offer_window:number
 	dhcp.keep_lease_without_option88:bool dhcp.servers:list dhcp.duid:text dhcp.iaid:number
@@ -23,6 +23,8 @@ B4_SETTINGS="
 	nat.timeouts.tcp_transitory:number nat.timeouts.icmp:number
 	daemon.state_dir:text daemon.run_dir:text daemon.stop:text daemon.log_level:text daemon.log_format:text
 	daemon.interface_wait:number
+	metrics.address:text metrics.port:number metrics.textfile:text metrics.textfile_interval:number
+	hooks.script:text hooks.timeout:number hooks.dns:text
 "
 
 # The keys of a [[static.rule]].
@@ -59,7 +61,7 @@ b4_array() { # one value a line on standard input
 b4_option_name() { # SECTION.KEY
 	case "$1" in
 	nat.timeouts.*) echo "timeout_${1##*.}" ;;
-	dhcp6.* | static.*) echo "${1%.*}_${1##*.}" ;;
+	dhcp6.* | static.* | metrics.* | hooks.*) echo "${1%.*}_${1##*.}" ;;
 	*) echo "${1##*.}" ;;
 	esac
 }
