@@ -18,7 +18,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any, Final
 
-from b4client.lab.netns import LabError, Namespace, wait_until
+from b4client.lab.netns import LabError, Namespace, ip, wait_until
 from b4client.model.portset import PortSet
 
 PORT_4O6: Final = 6767
@@ -217,6 +217,8 @@ class Kea:
     def start(self, settings: KeaSettings) -> None:
         """Start both and wait until they serve. Leases are in memory: a start knows none. Raises LabError."""
         self._directory.mkdir(parents=True, exist_ok=True)
+        # Kea opens no socket on an interface that is not running yet, never tries again, and is silent from then on.
+        wait_until(self._link_runs, READY_TIMEOUT_S, f"{self._place.interface} to have a carrier", poll_s=0.01)
         # Kea's own directories belong to the distribution's service (and may not exist): use ours.
         env = dict(os.environ)
         for name in ("KEA_PIDFILE_DIR", "KEA_LOCKFILE_DIR", "KEA_DHCP_DATA_DIR", "KEA_LOG_FILE_DIR"):
@@ -242,6 +244,11 @@ class Kea:
                 tail = [line for line in lines if " INFO " not in line][-LOG_TAIL:]
                 self.stop()
                 raise LabError("\n  ".join([f"{error}; what it said:", *tail])) from None
+
+    def _link_runs(self) -> bool:
+        flags = ip("-n", self._namespace.name, "-o", "link", "show", "dev", self._place.interface)
+        # A link may have its carrier (LOWER_UP) for a moment before it is said to run (no NO-CARRIER).
+        return "LOWER_UP" in flags and "NO-CARRIER" not in flags
 
     def stop(self) -> None:
         """End both; nothing when they do not run."""
