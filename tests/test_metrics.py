@@ -142,7 +142,7 @@ def test_alerts_name_only_what_exists() -> None:
         assert named(expression) <= set(metrics.METRICS), expression
         for label, value in re.findall(r'(\w+)="([^"]*)"', expression):
             samples = {labels.get(label) for _, labels, _ in metrics.samples(STATUS)}
-            fates = {"out_drop", "guard_drop"}
+            fates = {"exhausted", "guard_drop"}
             assert value in samples | fates, f"{label}={value}"
 
 

@@ -28,9 +28,9 @@ _ATTRIBUTE_TYPE = 0x3FFF
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """What is ours: the device by name and index, the WAN by index, the nft table's name (the same in each family)."""
+    """Devices by name, the softwire's index and the WAN's, and the nft table's name, the same in each family."""
 
-    device: str
+    devices: frozenset[str]
     index: int
     wan_index: int
     table: str
@@ -53,7 +53,7 @@ def _message_concerns(kind: int, body: bytes, ours: Ours) -> bool:
     if kind >> 8 == _NFNL_SUBSYS_NFTABLES:
         return _text(_attribute(body, 4, _NFTA_TABLE)) == ours.table
     if kind in (_RTM_NEWLINK, _RTM_DELLINK) and len(body) >= 16:
-        return _number(body[4:8]) == ours.index or _text(_attribute(body, 16, _IFLA_IFNAME)) == ours.device
+        return _number(body[4:8]) == ours.index or _text(_attribute(body, 16, _IFLA_IFNAME)) in ours.devices
     if kind == _RTM_NEWADDR and len(body) >= 8:
         # Router advertisements renew the WAN's addresses all the time; only one that goes can be ours.
         return _number(body[4:8]) == ours.index

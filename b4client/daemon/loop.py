@@ -49,6 +49,8 @@ log = logging.getLogger("b4client")
 
 RECENT_REPORTS = 200
 STOP_TIMEOUT_S = 10.0
+ADDRESS_HOLD_S = 180.0
+"""How long an address that was prepared for a softwire waits for it before mending goes on without it."""
 
 T = TypeVar("T")
 
@@ -70,7 +72,7 @@ class Daemon:
         self.events: collections.Counter[str] = collections.Counter()
         self.timings: dict[str, float] = {"started_at": process_started_at()}
         self._jobs: set[asyncio.Task[None]] = set()
-        self._kernel_jobs = self.installs = 0
+        self._kernel_jobs = self.installs = self._changes = 0
         self._failure: BaseException | None = None
         self._stop_policy = config.daemon.stop
         self.confined = False
@@ -252,14 +254,16 @@ class Daemon:
                 self.store.forget_lease()
             case effects.Install(config):
                 self.installs += 1
+                self._changes += 1
                 self.timings["install_asked_at"] = clock.boot_now()
                 self._start(self._kernel_job(lambda: self._install(config)), name="kernel")
             case effects.PrepareAddress(address):
-                self._start(self._kernel_job(lambda: self._prepare_address(address)), name="kernel")
+                self._start(self._address_job(address), name="kernel")
             case effects.Resolve(name):
                 resolver.resolve(name, lambda event: self.loop.call_soon_threadsafe(self.post, event))
             case effects.Withdraw():
                 self._lease = None
+                self._changes += 1
                 self._start(self._withdraw_job(), name="kernel")
             case effects.ConfigureWan(lease):
                 self._start(self._wan_job(lambda: self.wan_side.configure(lease)), name="kernel")
@@ -321,6 +325,17 @@ class Daemon:
             self._tell_hooks(event.config)
         if event is not None:
             self.post(event)
+
+    async def _address_job(self, address: IPv6Address) -> None:
+        # A mend would take away the address that nothing uses yet. Where no softwire follows, the present one stays.
+        kept, changes = self.mender.kept, self._changes
+        await self._kernel_job(lambda: self._prepare_address(address))
+
+        def keep_again() -> None:
+            if self._changes == changes and self.mender.kept is None and not self._kernel_jobs:
+                self.mender.keep(kept)
+
+        self.loop.call_later(ADDRESS_HOLD_S, keep_again)
 
     async def _wan_job(self, work: Callable[[], events.Event | None]) -> None:
         event = await self.in_worker(work)

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from b4client.daemon import bell, clock
@@ -22,6 +23,7 @@ from b4client.daemon.mendpolicy import Look, MendPolicy, Remark
 from b4client.daemon.watch import DeathWatch, Doorbell
 from b4client.dataplane import userspace
 from b4client.dataplane.apply import Dataplane, DidNotStay
+from b4client.dataplane.recirculation import loop_plan
 from b4client.dataplane.ruleset import table_name
 from b4client.model.errors import DataplaneError
 from b4client.model.settings import SoftwireSettings
@@ -54,7 +56,9 @@ class Mender:
         self._say = say
         self._policy = MendPolicy()
         self.kept: SoftwireConfig | None = None
-        self._ours = bell.Ours(settings.device, -1, -1, table_name(settings.device))
+        loop = loop_plan(settings.device)
+        devices = frozenset((settings.device, loop.sender, loop.receiver))
+        self._ours = bell.Ours(devices, -1, -1, table_name(settings.device))
         self._looking = self._again = self._shut = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -88,7 +92,7 @@ class Mender:
             except OSError:
                 return -1
 
-        self._ours = bell.Ours(self._device, index(self._device), index(config.wan), self._ours.table)
+        self._ours = replace(self._ours, index=index(self._device), wan_index=index(config.wan))
 
     async def _watch_pump(self) -> None:
         pid = await self._in_worker(self._pump_pid)

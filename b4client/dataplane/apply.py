@@ -190,7 +190,7 @@ class Dataplane:
                 changed |= self._settle(target, config, problem, memory)
                 if changed:
                     self._verify(target)
-        repaired = (undo.names or ("what was left of an earlier softwire",)) if changed else ()
+        repaired = (undo.names or ("parts of it",)) if changed else ()
         return Applied(changed, target.link.kind, target.link.mtu, target.nat, repaired)
 
     def shut_unguarded(self) -> bool:
@@ -198,10 +198,11 @@ class Dataplane:
 
         True when that was so. The next ``install`` brings both back.
         """
-        tunnel = rtnl.observe_tunnel(self._device)
-        if tunnel is None or not tunnel.up or self._rules().list_table("ip", table_name(self._device)) is not None:
-            return False
-        rtnl.set_link(self._device, up=False)
+        with rtnl.session():
+            tunnel = rtnl.observe_tunnel(self._device)
+            if tunnel is None or not tunnel.up or ("ip", table_name(self._device)) in self._rules().tables():
+                return False
+            rtnl.set_link(self._device, up=False)
         return True
 
     def _restore(self, memory: Memory) -> None:

@@ -79,7 +79,7 @@ def test_a_repair_that_fails_is_told_once_and_tried_again_ever_more_rarely() -> 
 
 # ---- notifications
 
-OURS = bell.Ours("b4", 7, 3, "b4client_b4")
+OURS = bell.Ours(frozenset({"b4", "b4-n0"}), 7, 3, "b4client_b4")
 
 
 def message(kind: int, body: bytes) -> bytes:
@@ -114,6 +114,7 @@ def rule(table: str) -> bytes:
     [
         (link(7, "renamed"), True),
         (link(9, "b4"), True),
+        (link(9, "b4-n0"), True),
         (link(9, "veth0"), False),
         (address(20, 7), True),
         (address(21, 7), True),

@@ -84,6 +84,20 @@ def damage_link_down(testbed: Testbed, client: Client) -> None:
     testbed.cpe.run("ip", "link", "set", DEVICE, "down")
 
 
+def damage_delete_nat_loop(testbed: Testbed, client: Client) -> None:
+    if client.status()["dataplane"]["nat"]["design"] == "recirculation":
+        testbed.cpe.run("ip", "link", "del", "dev", f"{DEVICE}-n0")
+    else:
+        damage_delete_table(testbed, client)  # this kernel has none
+
+
+def damage_nat_loop_down(testbed: Testbed, client: Client) -> None:
+    if client.status()["dataplane"]["nat"]["design"] == "recirculation":
+        testbed.cpe.run("ip", "link", "set", f"{DEVICE}-n1", "down")
+    else:
+        damage_link_down(testbed, client)
+
+
 def damage_add_link_local(testbed: Testbed, client: Client) -> None:
     testbed.cpe.run("ip", "addr", "add", "169.254.7.7/16", "dev", DEVICE)
 
