@@ -169,7 +169,9 @@ def _run(args: argparse.Namespace) -> int:
         )
     import asyncio
 
-    from b4client.daemon import logs
+    from b4client.daemon import allocator, logs
+
+    allocator.spare()
     from b4client.daemon.loop import Daemon
 
     logs.setup(config.daemon.log_level, config.daemon.log_format, journal="JOURNAL_STREAM" in os.environ)
