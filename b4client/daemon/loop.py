@@ -102,13 +102,16 @@ class Daemon:
             )
             self.store = store
             self.wan_side = WanSide(settings, self._report)
-            # A thread of its own: those that do the work are made with the privileges that are left by then.
-            with ThreadPoolExecutor(1) as early:
+            # Threads of their own: those that do the work are made with the privileges that are left by then.
+            with ThreadPoolExecutor(2) as early:
+                # What the machine can do is known before the ACK, which may be there a few milliseconds after this.
+                probed = self.loop.run_in_executor(early, self.dataplane.probe)
                 wait_s = settings.daemon.interface_wait_s
                 self.link = await self.loop.run_in_executor(
                     early, wait_for_interface, settings.wan, wait_s, self._observe_link
                 )
                 binding = await self.loop.run_in_executor(early, self.wan_side.binding)
+                await probed
             protocol = settings.protocol
             hardware = protocol.hardware_address or self.link.hardware_address or b""
             self.agent = Agent(
@@ -150,7 +153,6 @@ class Daemon:
                 self.post(self._link_event(self.link, moved=False))
                 if (handed_over := self.wan_side.handed_over()) is not None:
                     self.post(handed_over)
-                self._start(self._check_machine())
                 self._start(self._feed_watchdog())
                 notify.notify("READY=1")
                 await self._export(settings.metrics)
@@ -325,6 +327,8 @@ class Daemon:
             self._tell_hooks(event.config)
         if event is not None:
             self.post(event)
+        if isinstance(event, events.Installed):
+            await self.in_worker(self.dataplane.note_listing)
 
     async def _address_job(self, address: IPv6Address) -> None:
         # A mend would take away the address that nothing uses yet. Where no softwire follows, the present one stays.
@@ -345,7 +349,7 @@ class Daemon:
     def _install(self, config: Any) -> events.Event:
         started = clock.boot_now()
         try:
-            self.dataplane.install(config)
+            self.dataplane.install(config, list_later=True)
         except DataplaneError as error:
             return events.InstallFailed(config, str(error))
         self.timings["install_s"] = clock.boot_now() - started
@@ -380,10 +384,6 @@ class Daemon:
             self.dataplane.withdraw()
         except DataplaneError as error:
             log.error("the softwire could not be taken away: %s", error)
-
-    async def _check_machine(self) -> None:
-        """The checks that need no answer before the first message: they run while it is on its way."""
-        await self.in_worker(self.dataplane.probe)
 
     def _close_socket(self) -> None:
         if self._socket is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -77,6 +77,7 @@ class Dataplane:
         self._nft: nft.Nft | None = None
         self._capabilities: Capabilities | None = None
         self._standby: userspace.Standby | None = None
+        self._unlisted: tuple[tuple[str, str], ...] | None = None
 
     # ---- what the machine can do
 
@@ -145,8 +146,17 @@ class Dataplane:
             raise ValueError("device and encapsulation are for life")
         self._settings = settings
 
-    def install(self, config: SoftwireConfig) -> Applied:
-        """Make the kernel as ``config`` wants. Idempotent; all or nothing: on DataplaneError the old state holds."""
+    def install(self, config: SoftwireConfig, *, list_later: bool = False) -> Applied:
+        """Make the kernel as ``config`` wants. Idempotent; all or nothing: on DataplaneError the old state holds.
+
+        With ``list_later`` the caller has promised to call ``note_listing`` soon.
+        """
+        done = self._install(config)
+        if not list_later:
+            self.note_listing()
+        return done
+
+    def _install(self, config: SoftwireConfig) -> Applied:
         found = self.probe()
         with rtnl.session():
             wan = rtnl.observe_link(config.wan)
@@ -168,7 +178,7 @@ class Dataplane:
             target = planned(found.recirculation is None)
             problem = found.recirculation if config.ports is not None else None
             # The pool ends, and with it what it does, before a failure is undone.
-            with undoing() as undo, ThreadPoolExecutor(max_workers=2) as aside:
+            with undoing() as undo, ThreadPoolExecutor(max_workers=1) as aside:
                 undo.add(MEMORY, partial(self._restore, replace(memory)))
                 self._refuse_foreign_device(memory)
                 changed = self._wan_address(target, wan.index, memory, undo)
@@ -181,12 +191,9 @@ class Dataplane:
                         target = planned(False)
                 shared = [(k, v) for k, v in target.sysctls if f"/{self._device}/" not in k]
                 changed |= self._set_sysctls(shared, memory, undo)
-                listing = self._load_rules(target, memory, aside, undo)
-                changed |= link.result() | (listing is not None)
+                changed |= self._load_rules(target, memory, undo)
+                changed |= link.result()
                 changed |= self._set_up(target, memory, undo)
-                if listing is not None:
-                    memory.listing = listing.result()
-                    self._file.save(memory)
                 changed |= self._settle(target, config, problem, memory)
                 if changed:
                     self._verify(target)
@@ -206,7 +213,7 @@ class Dataplane:
         return True
 
     def _restore(self, memory: Memory) -> None:
-        self._memory = memory
+        self._memory, self._unlisted = memory, None
         self._file.save(memory)
 
     def _wan_address(self, target: Plan, wan_index: int, memory: Memory, undo: Undo) -> bool:
@@ -326,19 +333,19 @@ class Dataplane:
             changed = True
         return changed
 
-    def _listing(self, tables: tuple[tuple[str, str], ...], rules: nft.Nft | None = None) -> str:
+    def _listing(self, tables: tuple[tuple[str, str], ...]) -> str:
         """A digest of what the kernel lists of our tables, less what changes by itself; "" when one is missing."""
-        found = [(rules or self._rules()).list_rules(family, name) for family, name in tables]
+        found = [self._rules().list_rules(family, name) for family, name in tables]
         return "" if None in found else digest([nft.essence(text or "") for text in found])
 
     def _tables_exist(self, tables: tuple[tuple[str, str], ...]) -> bool:
         return set(tables) <= self._rules().tables()
 
-    def _load_rules(self, target: Plan, memory: Memory, aside: Executor, undo: Undo) -> Future[str] | None:
-        """Load the ruleset unless it is there unchanged (None); the listing it is known again by is taken aside."""
+    def _load_rules(self, target: Plan, memory: Memory, undo: Undo) -> bool:
+        """Load the ruleset unless it is there unchanged."""
         old = memory.ruleset
-        if old == target.ruleset and memory.listing == self._listing(target.tables):
-            return None
+        if old == target.ruleset and memory.listing and memory.listing == self._listing(target.tables):
+            return False
         rules = self._rules()
         existed = self._tables_exist(target.tables)
         rules.run("load the NAT rules", target.ruleset)
@@ -348,7 +355,22 @@ class Dataplane:
             undo.add("NAT rules", self._delete_tables)
         memory.ruleset, memory.listing = target.ruleset, ""
         self._file.save(memory)
-        return aside.submit(lambda: self._listing(target.tables, nft.Nft()))
+        self._unlisted = target.tables
+        return True
+
+    def note_listing(self) -> None:
+        """Note how the kernel lists the rules that the last ``install`` loaded: by it they are known again.
+
+        It takes as long as the loading, and traffic need not wait for it. Until then the rules count as unknown: the
+        next ``install`` loads them again.
+        """
+        tables, self._unlisted = self._unlisted, None
+        if tables is None:
+            return
+        memory = self._remembered()
+        with suppress(DataplaneError):
+            memory.listing = self._listing(tables)
+            self._file.save(memory)
 
     def _delete_tables(self) -> None:
         name = table_name(self._device)
@@ -458,7 +480,7 @@ class Dataplane:
             problems = self._take_away(self._remembered())
         if problems:
             raise DataplaneError("take the softwire away", "; ".join(problems))
-        self._memory = Memory()
+        self._memory, self._unlisted = Memory(), None
         self._file.forget()
 
     def _take_away(self, memory: Memory) -> list[str]:
