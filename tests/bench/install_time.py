@@ -2,8 +2,9 @@
 
     .venv/bin/python tests/bench/install_time.py [--runs N] [--tree DIR]      as root
 
-In a network namespace of its own, as the daemon does it: how the kernel lists the rules is noted afterwards. ``--tree`` measures another checkout, in turn with this one, so that the two can be
-compared on a busy machine; milliseconds, fastest and median.
+In a network namespace of its own, as the daemon does it: how the kernel lists the rules is noted afterwards.
+``--tree`` measures another checkout, in turn with this one, so that the two can be compared on a busy machine;
+milliseconds, fastest and median.
 """
 
 from __future__ import annotations
