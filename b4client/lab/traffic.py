@@ -30,6 +30,8 @@ SOL_PACKET, PACKET_STATISTICS = 263, 6
 SO_RCVBUFFORCE = 33  # not limited by net.core.rmem_max; Python does not name it
 PROTOCOL_NAMES = {1: "ICMP", 6: "TCP", 17: "UDP", 132: "SCTP"}
 TIMEOUT_S = 30.0
+LOOK_S, QUIET_LOOKS = 0.02, 3
+"""How often a watch's queue is looked at, and how often it must be found empty: its reader may hold the last packet."""
 
 
 class TransferError(Exception):
@@ -84,6 +86,18 @@ class Watch:
         """Packets that came too fast to be counted, since the last time it was asked."""
         _, drops = struct.unpack("=II", self._wire.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
         return int(drops)
+
+    def catch_up(self, timeout_s: float) -> bool:
+        """Wait until what the wire has brought so far is counted: on a busy machine it waits in the queue. False when
+        that took too long."""
+        end = time.monotonic() + timeout_s
+        poll = select.poll()  # select() knows no descriptor above 1023
+        poll.register(self._wire, select.POLLIN)
+        quiet = 0
+        while quiet < QUIET_LOOKS and time.monotonic() < end:
+            time.sleep(LOOK_S)
+            quiet = 0 if poll.poll(0) else quiet + 1
+        return quiet == QUIET_LOOKS
 
     def close(self) -> None:
         """Stop counting."""

@@ -67,6 +67,7 @@ def test_full_load_on_one_address(crowd: Callable[[int, int], AccessNetwork], cu
             }
             assert dict(server.owners) == expected
             # The server's wire: no packet from any other address or port.
+            assert server.watch.catch_up(60)
             assert server.watch.lost == 0
             seen = {(s.protocol, s.address, s.port) for s in server.watch.seen}
             everything = {(p, SHARED_ADDRESS, port) for p in PROTOCOLS for n in ports for port in ports[n].ports()}
