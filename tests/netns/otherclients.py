@@ -65,14 +65,18 @@ class OtherClient:
 
 
 @contextlib.contextmanager
-def _running(testbed: Testbed, directory: Path, script: str, bound: str, renewed: str) -> Iterator[OtherClient]:
-    """``script`` in the CPE, with mounts and a host name of its own."""
+def _running(
+    testbed: Testbed, directory: Path, script: str, name: str, *, bound: str, renewed: str
+) -> Iterator[OtherClient]:
+    """``script``, which becomes the program ``name``, in the CPE, with mounts and a host name of its own."""
     log = directory / "client.log"
     process = testbed.cpe.start("unshare", "-m", "-u", "sh", "-c", script, log=log)
     try:
         yield OtherClient(process, log, bound, renewed)
     finally:
         reap(process)
+        # Its helper processes may outlive it a while, and the port is theirs as long.
+        wait_until(lambda: name not in testbed.cpe.run("ss", "-Hulnp6", "sport = :546").stdout, 20, f"{name} to end")
 
 
 @contextlib.contextmanager
@@ -87,7 +91,7 @@ def dhcpcd(testbed: Testbed, directory: Path) -> Iterator[OtherClient]:
         "mkdir -p /run/dhcpcd && mount -t tmpfs none /run/dhcpcd && mount -t tmpfs none /var/lib/dhcpcd && "
         f"exec {program} -B -d -6 -f {directory}/dhcpcd.conf wan"
     )
-    with _running(testbed, directory, script, "BOUND6", "REPLY6 received") as client:
+    with _running(testbed, directory, script, "dhcpcd", bound="BOUND6", renewed="REPLY6 received") as client:
         yield client
 
 
@@ -107,5 +111,6 @@ def networkd(testbed: Testbed, directory: Path) -> Iterator[OtherClient]:
         "chown -R systemd-network: /run/systemd/netif && mount -t tmpfs none /etc/systemd/network && "
         f"SYSTEMD_LOG_LEVEL=debug SYSTEMD_LOG_TARGET=console exec {program}"
     )
-    with _running(testbed, directory, script, "State changed: request -> bound", "Processed Reply message") as client:
+    bound, renewed = "State changed: request -> bound", "Processed Reply message"
+    with _running(testbed, directory, script, "systemd-network", bound=bound, renewed=renewed) as client:
         yield client
