@@ -262,6 +262,12 @@ def _nak_other(answer: Answer) -> list[bytes]:
     return [_nak(replace(answer, inner=other))]
 
 
+@_case("nak-without-server-id", "a NAK that does not say whose it is (RFC 2131 table 3)", (*ACK, "renewing"))
+def _nak_nobodys(answer: Answer) -> list[bytes]:
+    options = tuple((code, value) for code, value in answer.inner.options if code != Option.SERVER_ID)
+    return [_nak(replace(answer, inner=replace(answer.inner, options=options)))]
+
+
 # ---- INFORMATION-REQUEST
 
 

@@ -23,7 +23,15 @@ from b4client.model.lease import Lease4
 from b4client.model.settings import ProtocolSettings
 from b4client.protocol import backoff
 from b4client.protocol.counters import Counters
-from b4client.protocol.dhcp4_messages import Composer, Identity, read_lease, read_offer, read_softwire
+from b4client.protocol.dhcp4_messages import (
+    Composer,
+    Identity,
+    note_forbidden,
+    read_lease,
+    read_offer,
+    read_server,
+    read_softwire,
+)
 from b4client.protocol.dhcp4_outputs import Gained, Lost, Noted, Output, Prepare, Query
 from b4client.protocol.dhcp4_states import (
     TRANSITIONS,
@@ -464,6 +472,7 @@ class Dhcp4Client:
             return []  # the same answer by another way
         if len(state.offers) >= MAX_OFFERS:
             return self._drop("drop-offer-surplus")
+        note_forbidden(message, self._counters)
         self._counters.count("received-offer")
         best = (offer.ports is not None) == self.settings.prefer_shared
         at_once = best or not self.several_servers
@@ -474,7 +483,7 @@ class Dhcp4Client:
         return self._select(state, now) if now >= select_at else []
 
     def _acknowledged_offer(self, state: Requesting, message: Dhcp4Message, now: float, outer: Options) -> list[Output]:
-        if read_server(message) not in (None, state.offer.server_id.packed):
+        if message.get(Option.SERVER_ID) not in (None, state.offer.server_id.packed):
             return self._drop("drop-response-other-server")
         try:
             lease = self._granted(message, state.requested_at, state.offer, now, outer)
@@ -496,6 +505,7 @@ class Dhcp4Client:
         lease = read_lease(
             message, requested_at=requested_at, wanted=asked.ports, rng=self._rng, counters=self._counters
         )
+        note_forbidden(message, self._counters)
         if lease.expires_at <= now:
             raise OfferError("the lease had ended when its ACK came", "drop-ack-lease-time")
         if not self.dynamic:
@@ -516,10 +526,12 @@ class Dhcp4Client:
         return [Gained(lease), *self.wake(now)]
 
     def _refused(self, message: Dhcp4Message, now: float, *, asked: Offer | None) -> list[Output]:
-        """NAK: back to INIT [S-10]. Where one server was asked, no other may speak for it."""
-        server = read_server(message)
-        if asked is not None and server is not None and server != asked.server_id.packed:
+        """NAK: back to INIT [S-10]. Where one server was asked, no other may speak for it. Raises OfferError when it
+        does not say whose it is (RFC 2131 table 3)."""
+        server = read_server(message, "drop-nak-without-server-id")
+        if asked is not None and server != asked.server_id:
             return self._drop("drop-response-other-server")
+        note_forbidden(message, self._counters)
         self._counters.count("received-nak")
         held = not isinstance(self._state, Requesting)
         self._previous = None  # what was refused is not worth asking for again
@@ -542,11 +554,6 @@ class Dhcp4Client:
 
     def _xid(self) -> int:
         return self._rng.getrandbits(32)
-
-
-def read_server(message: Dhcp4Message) -> bytes | None:
-    """The raw value of option 54."""
-    return message.get(Option.SERVER_ID)
 
 
 def read_saddr(message: Dhcp4Message) -> IPv6Address | None:

@@ -47,6 +47,12 @@ KEPT_OPTIONS = frozenset(
         Option.DOMAIN_SEARCH,
     }
 )
+FORBIDDEN_OPTIONS = frozenset({Option.REQUESTED_ADDRESS, Option.PARAMETER_LIST, Option.MAX_SIZE})
+"""What no server's message may hold (RFC 2131 table 3)."""
+NAK_OPTIONS = frozenset(
+    {Option.MESSAGE_TYPE, Option.SERVER_ID, Option.MESSAGE, Option.CLIENT_ID, Option.VENDOR_CLASS, Option.END}
+)
+"""All that a NAK may hold (RFC 2131 table 3)."""
 _NO_HOST = (
     IPv4Network("0.0.0.0/8"),
     IPv4Network("127.0.0.0/8"),
@@ -170,16 +176,32 @@ def usable_address(address: IPv4Address) -> bool:
     return not any(address in network for network in _NO_HOST)
 
 
+def read_server(message: Dhcp4Message, counter: str) -> IPv4Address:
+    """The Server Identifier, a MUST in OFFER, ACK and NAK (RFC 2131 table 3): who grants what, or refuses it.
+    Raises OfferError with ``counter`` when it is missing or malformed."""
+    try:
+        server = dhcp4.address_option(message, Option.SERVER_ID)
+    except WireError as error:
+        raise OfferError(str(error), counter) from None
+    if server is None:
+        raise OfferError("no server identifier", counter)
+    return server
+
+
+def note_forbidden(message: Dhcp4Message, counters: Counters) -> None:
+    """Count a message with options that RFC 2131 table 3 forbids there. It forbids servers to send them and nothing
+    tells a client to discard the message: none of them is read."""
+    codes = {code for code, _ in message.options}
+    forbidden = codes - NAK_OPTIONS if message.message_type == MessageType.NAK else codes & FORBIDDEN_OPTIONS
+    if forbidden:
+        counters.count("warned-options-forbidden")
+
+
 def read_offer(message: Dhcp4Message, counters: Counters) -> Offer:
     """What an OFFER or ACK grants. Raises OfferError, with the counter's name, for what must be refused."""
     if not usable_address(message.yiaddr):
         raise OfferError(f"{message.yiaddr} is no host's address", "drop-offer-address")
-    try:
-        server = dhcp4.address_option(message, Option.SERVER_ID)
-    except WireError as error:
-        raise OfferError(str(error), "drop-offer-without-server-id") from None
-    if server is None:
-        raise OfferError("no server identifier", "drop-offer-without-server-id")
+    server = read_server(message, "drop-offer-without-server-id")
     value = message.get(Option.V4_PORTPARAMS)
     ports = None
     if value is not None:

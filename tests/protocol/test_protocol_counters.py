@@ -137,6 +137,8 @@ WAYS: dict[str, Callable[[], Counters]] = {
     "drop-response-foreign-xid": four(lambda s: s.hear(reply(MessageType.OFFER, s.last.message.xid ^ 1))),
     "drop-response-foreign-client-id": four(lambda s: s.offer(client_id=CLIENT_ID[:-1])),
     "drop-response-wrong-state": four(Script.ack),
+    "drop-nak-without-server-id": four(lambda s: s.nak(server=None), requesting),
+    "warned-options-forbidden": four(lambda s: s.offer(options=((50, bytes(4)),))),
     "drop-response-other-server": four(lambda s: s.nak(server=OTHER_SERVER), requesting),
     "drop-offer-address": four(lambda s: s.offer(address=dhcp4.ZERO)),
     "drop-offer-without-server-id": four(lambda s: s.offer(server=None)),

@@ -9,12 +9,18 @@ from typing import Any
 import pytest
 from timescript import (
     ADDRESS,
+    OTHER_ADDRESS,
     OTHER_PORTS,
     OTHER_SERVER,
     PORTS,
     SERVER,
     Script,
+    Way,
     counted,
+    rebinding,
+    renewing,
+    requesting,
+    verifying,
 )
 
 from b4client.wire.dhcp4 import MessageType, Option
@@ -191,6 +197,46 @@ def test_a_nak_of_another_server_is_dropped() -> None:
     assert script.nak(server=OTHER_SERVER) == []
     assert counted(script) == {"drop-response-other-server": 1}
     assert script.state == "REQUESTING"
+
+
+@pytest.mark.parametrize("server", [None, b"", b"\xc0\0\0", b"\xc0\0\0\1\1"], ids=["absent", "empty", "short", "long"])
+@pytest.mark.parametrize("way", [requesting, verifying, renewing, rebinding])
+def test_a_nak_that_does_not_say_whose_it_is(way: Way, server: bytes | None) -> None:
+    """RFC 2131 table 3: the server identifier is a MUST in a NAK [S-10]. Anybody's would end a lease otherwise; also
+    while rebinding, when any server may answer."""
+    script = way()
+    before = script.client.state
+    assert script.nak(server=server) == ["refused"]
+    assert counted(script) == {"drop-nak-without-server-id": 1}
+    assert script.client.state == before
+    assert script.nak()[-1] == "DISCOVER U=0"
+
+
+FORBIDDEN = (
+    *((kind, code) for kind in (MessageType.OFFER, MessageType.ACK, MessageType.NAK) for code in (50, 55, 57)),
+    *((MessageType.NAK, code) for code in (51, 58, 59, 159)),
+)
+
+
+@pytest.mark.parametrize(("kind", "code"), FORBIDDEN)
+def test_options_that_a_server_must_not_send_change_nothing(kind: MessageType, code: int) -> None:
+    """RFC 2131 table 3 forbids servers to send them; no rule makes a client discard the message."""
+    results = []
+    for options in ((), ((code, OTHER_ADDRESS.packed),)):
+        script = Script(several=False)
+        script = script.to_selecting() if kind == MessageType.OFFER else script.to_requesting()
+        said = script.answer(kind, options=options)
+        results.append((said, script.client.state.name, script.client.lease, script.last.options()))
+        assert counted(script) == ({"warned-options-forbidden": 1} if options else {})
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("code", [Option.MESSAGE, Option.VENDOR_CLASS])
+def test_options_that_a_nak_may_hold(code: int) -> None:
+    """RFC 2131 table 3; 53, 54 and 61 are in every one of these tests."""
+    script = requesting()
+    assert script.nak(options=((code, b"no"),)) == ["nak", "DISCOVER U=0"]
+    assert counted(script) == {}
 
 
 def test_a_request_overtaken_by_time_is_repeated_once() -> None:

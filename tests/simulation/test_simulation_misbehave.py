@@ -163,6 +163,7 @@ REACTIONS = [
     Reaction("nak-discover", ("discover",), "drop-response-wrong-state"),
     Reaction("nak-bound", ("selecting",), "drop-response-not-in-use"),
     Reaction("nak-other-server", ("selecting", "renewing"), "drop-response-other-server"),
+    Reaction("nak-without-server-id", ("selecting", "renewing"), "drop-nak-without-server-id"),
     Reaction("reply-wrong-transaction", ("information",), "drop-reply-foreign-transaction"),
     Reaction("reply-without-server-id", ("information",), "drop-reply-without-server-id"),
     Reaction("reply-foreign-client-id", ("information",), "drop-reply-foreign-client-id"),
