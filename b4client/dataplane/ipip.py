@@ -21,8 +21,9 @@ TOO_BIG = 4
 HOST_UNREACHABLE = 1
 """Codes of the ICMPv4 destination unreachable message (type 3)."""
 
-DUMMY_SOURCE = bytes((192, 0, 0, 8))
-"""The IPv4 dummy address (RFC 7600), source of our ICMPv4 errors: one of this host would be refused as martian."""
+ERROR_SOURCE = bytes((192, 0, 0, 1))
+"""Source of our ICMPv4 errors: the far end of a softwire (RFC 6333 5.7). The kernel drops what comes in with an address
+of this host, and the dummy address 192.0.0.8 (RFC 7600) is one, at the loop of ``recirculation``."""
 
 _CE = 3
 _ECT1 = 1
@@ -59,7 +60,7 @@ def icmp_unreachable(code: int, mtu: int, offending: bytes) -> bytes | None:
         return None
     body = struct.pack("!BBHHH", 3, code, 0, 0, mtu) + offending[:_QUOTED]
     body = body[:2] + checksum(body).to_bytes(2, "big") + body[4:]
-    header = struct.pack("!BBHHHBBH4s4s", 0x45, 0xC0, 20 + len(body), 0, 0, 64, PROTO_ICMP, 0, DUMMY_SOURCE, source)
+    header = struct.pack("!BBHHHBBH4s4s", 0x45, 0xC0, 20 + len(body), 0, 0, 64, PROTO_ICMP, 0, ERROR_SOURCE, source)
     return header[:10] + checksum(header).to_bytes(2, "big") + header[12:] + body
 
 

@@ -36,6 +36,8 @@ SCOPE_HOST = 254
 NEXT_HEADER_IPIP = 4
 IP6_TNL_F_IGN_ENCAP_LIMIT = 0x1
 IP6_TNL_F_USE_ORIG_TCLASS = 0x2
+IP6_TNL_F_RCV_DSCP_COPY = 0x10
+_TUNNEL_FLAGS = IP6_TNL_F_IGN_ENCAP_LIMIT | IP6_TNL_F_USE_ORIG_TCLASS | IP6_TNL_F_RCV_DSCP_COPY
 TUNNEL_HOP_LIMIT = 64
 DAD_WAIT_S = 5.0
 RTPROT_DHCP = 16
@@ -269,8 +271,7 @@ def observe_tunnel(name: str) -> Tunnel | None:
         flags = data.get_attr("IFLA_IP6TNL_FLAGS") or 0
         ours = (
             data.get_attr("IFLA_IP6TNL_PROTO") == NEXT_HEADER_IPIP
-            and bool(flags & IP6_TNL_F_IGN_ENCAP_LIMIT)
-            and bool(flags & IP6_TNL_F_USE_ORIG_TCLASS)
+            and flags & _TUNNEL_FLAGS == _TUNNEL_FLAGS
             and data.get_attr("IFLA_IP6TNL_TTL") == TUNNEL_HOP_LIMIT
         )
     stats = message.get_attr("IFLA_STATS64") or {}
@@ -343,7 +344,7 @@ def path_mtu(destination: IPv6Address) -> int | None:
 
 def create_ip6tnl(name: str, wan_index: int, local: IPv6Address, remote: IPv6Address, mtu: int) -> None:
     """Make the kernel's IPv4-in-IPv6 tunnel, plain IPv6 headers without encapsulation limit (RFC 2473 5.1), traffic
-    class copied from the inner packet (RFC 6333 7.1)."""
+    class copied from the inner packet and to it (RFC 6333 7.1 [L-9])."""
     _do(
         f"create the tunnel {name}",
         lambda ipr: ipr.link("add", ifname=name, **_tunnel(wan_index, local, remote), mtu=mtu),
@@ -368,7 +369,7 @@ def _tunnel(wan_index: int, local: IPv6Address, remote: IPv6Address) -> dict[str
         "ip6tnl_proto": NEXT_HEADER_IPIP,
         "ip6tnl_ttl": TUNNEL_HOP_LIMIT,
         "ip6tnl_encap_limit": 0,
-        "ip6tnl_flags": IP6_TNL_F_IGN_ENCAP_LIMIT | IP6_TNL_F_USE_ORIG_TCLASS,
+        "ip6tnl_flags": _TUNNEL_FLAGS,
     }
 
 
