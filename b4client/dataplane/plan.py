@@ -112,7 +112,14 @@ def plan(
         routes=routes,
         sysctls=_sysctls(config.wan, device),
         tables=(("ip", name), ("arp", name), ("ip6", name)),
-        ruleset=ruleset(config, settings, mtu=link.mtu, ct_timeouts=ct_timeouts, loop=loop),
+        ruleset=ruleset(
+            config,
+            settings,
+            mtu=link.mtu,
+            ct_timeouts=ct_timeouts,
+            loop=loop,
+            kernel_tunnel=encapsulation is Encapsulation.KERNEL,
+        ),
         loop=loop,
     )
 

@@ -63,16 +63,25 @@ def _in_set(field: str, ports: PortSet | None) -> str:
 
 
 def ruleset(
-    config: SoftwireConfig, settings: SoftwireSettings, *, mtu: int, ct_timeouts: bool, loop: LoopPlan | None
+    config: SoftwireConfig,
+    settings: SoftwireSettings,
+    *,
+    mtu: int,
+    ct_timeouts: bool,
+    loop: LoopPlan | None,
+    kernel_tunnel: bool,
 ) -> str:
-    """The text that replaces our tables. ``mtu`` is the softwire's in octets; ``loop`` None does without recirculation.
+    """The text that replaces our tables. ``mtu`` is the softwire's in octets; ``loop`` None does without recirculation;
+    ``kernel_tunnel`` says that ip6_tunnel is the softwire.
 
     Raises ValueError for what is no interface name.
     """
     name = table_name(settings.device)
     device = quoted(settings.device)
     if config.mode is Mode.DS_LITE:
-        return "\n".join((*dslite_ruleset(name, device, settings, mtu, COUNTERS), *_icmp6_guard(name, config), ""))
+        return "\n".join(
+            (*dslite_ruleset(name, device, settings, mtu, COUNTERS), *_icmp6_guard(name, config, kernel_tunnel), "")
+        )
     address, ports = config.ipv4, config.ports
     forwards = tuple(f for f in config.forwards if ports is None or f.port in ports)
     choice = PortChoice(
@@ -97,7 +106,7 @@ def ruleset(
         *_guard(device, address, ports),
         "}",
         *_arp_guard(name, address),
-        *_icmp6_guard(name, config),
+        *_icmp6_guard(name, config, kernel_tunnel),
     ]
     return "\n".join(parts) + "\n"
 
@@ -281,10 +290,23 @@ def _arp_guard(name: str, address: IPv4Address) -> list[str]:
     return [f"table arp {name}", f"delete table arp {name}", f"table arp {name} {{", *chains, "}"]
 
 
-def _icmp6_guard(name: str, config: SoftwireConfig) -> list[str]:
-    """Where ip6_tunnel is loaded and the softwire is ours all the same, the kernel answers every packet of the BR with
+def _icmp6_guard(name: str, config: SoftwireConfig, kernel_tunnel: bool) -> list[str]:
+    """ICMPv6 about the softwire that must not leave, or must not be believed.
+
+    Where ip6_tunnel is loaded and the softwire is ours all the same, the kernel answers every packet of the BR with
     "port unreachable", since it belongs to none of *its* tunnels; the BR would take our customer for gone (RFC 2473 8).
+
+    "Source address failed policy" about our packets counts only from the BR (RFC 7596 5.1 [L-6]): ip6_tunnel believes
+    everybody, while the userspace softwire looks itself.
     """
+    quoted_ends = (f"@th,{at},128 {int(end):#034x}" for at, end in ((128, config.local), (256, config.remote)))
+    believed = [
+        "  chain input {",
+        "    type filter hook input priority filter; policy accept;",
+        f"    ip6 saddr != {config.remote} icmpv6 type destination-unreachable icmpv6 code policy-fail "
+        f"{' '.join(quoted_ends)} drop",
+        "  }",
+    ]
     return [
         f"table ip6 {name}",
         f"delete table ip6 {name}",
@@ -294,5 +316,6 @@ def _icmp6_guard(name: str, config: SoftwireConfig) -> list[str]:
         f"    ip6 saddr {config.local} ip6 daddr {config.remote} icmpv6 type destination-unreachable "
         "icmpv6 code port-unreachable drop",
         "  }",
+        *(believed if kernel_tunnel else []),
         "}",
     ]

@@ -23,12 +23,14 @@ def plan_of(
     *,
     recirculation: bool = True,
     settings: SoftwireSettings | None = None,
+    mode: Mode = Mode.LW4O6,
+    encapsulation: Encapsulation = Encapsulation.USERSPACE,
 ) -> Plan:
     local, remote = IPv6Address("2001:db8::1"), IPv6Address("2001:db8::2")
     return plan(
-        SoftwireConfig(Mode.LW4O6, "wan", local, remote, IPv4Address("192.0.2.1"), ports, forwards=forwards),
+        SoftwireConfig(mode, "wan", local, remote, IPv4Address("192.0.2.1"), ports, forwards=forwards),
         settings or SoftwireSettings(),
-        encapsulation=Encapsulation.USERSPACE,
+        encapsulation=encapsulation,
         path_mtu=1500,
         recirculation=recirculation,
     )
@@ -73,6 +75,49 @@ def test_the_guard_costs_the_same_for_any_set(recirculation: bool, a: int, k: in
     guard = chain(plan_of(ports, recirculation=recirculation).ruleset, "guard_softwire")
     assert len(guard.splitlines()) == 5
     assert guard.rstrip().endswith("counter name guard_drop drop")
+
+
+SHIFTED = re.compile(r"th sport (?:& (0x\w+) == (0x\w+))? ?(?:th sport >= (\d+))? ?accept")
+
+
+@pytest.mark.parametrize(
+    "ports", [PortSet(0, 8, 0x34), PortSet(4, 8, 0x34), PortSet(6, 10, 1), PortSet(6, 8, 0)], ids=str
+)
+def test_the_guard_passes_the_set_and_nothing_else(ports: PortSet) -> None:
+    """RFC 7618 7.1 [N-1]: all 65536 ports are judged as the rule does and as the set says."""
+    found = SHIFTED.search(chain(plan_of(ports).ruleset, "guard_softwire"))
+    assert found
+    mask, value, floor = (int(text or "0", 0) for text in found.groups())
+    assert [p for p in range(65536) if p & mask == value and p >= floor] == sorted(ports.ports())
+
+
+@pytest.mark.parametrize("mode", [Mode.LW4O6, Mode.MAP_E, Mode.DS_LITE])
+def test_dhcp_stays_in_the_lan(mode: Mode) -> None:
+    """RFC 8585 8 [L-18]: neither clients' nor servers' messages are forwarded to the WAN."""
+    text = plan_of(None if mode is Mode.DS_LITE else PortSet(4, 8, 0x34), mode=mode).ruleset
+    rules = chain(text, "outbound" if mode is Mode.DS_LITE else "forward_out").splitlines()
+    (dhcp,) = (n for n, rule in enumerate(rules) if "udp dport { 67, 68 }" in rule and " reject " in rule)
+    assert not [rule for rule in rules[:dhcp] if re.search(r"(?<!established,related )accept|goto", rule)]
+
+
+@pytest.mark.parametrize("name", ["inbound_softwire", "forward_out", "output_softwire"])
+def test_link_local_addresses_do_not_pass(name: str) -> None:
+    """RFC 7618 7.1, RFC 3927 7 [F-11]: before anything else is asked."""
+    rules = chain(plan_of(PortSet(4, 8, 0x34)).ruleset, name).split("\n")
+    assert rules[0].endswith("ip saddr 169.254.0.0/16 counter name link_local_drop drop")
+    assert name == "inbound_softwire" or rules[1].endswith("ip daddr 169.254.0.0/16 counter name link_local_drop drop")
+
+
+def test_an_icmp6_error_of_somebody_else_is_not_the_kernels_to_believe() -> None:
+    """RFC 7596 5.1 [L-6]: where ip6_tunnel is the softwire; the userspace softwire looks at the sender itself."""
+    rule = "icmpv6 code policy-fail"
+    assert rule not in plan_of(PortSet(4, 8, 0x34)).ruleset
+    text = plan_of(PortSet(4, 8, 0x34), encapsulation=Encapsulation.KERNEL).ruleset
+    (line,) = (line for line in text.splitlines() if rule in line)
+    assert "ip6 saddr != 2001:db8::2 " in line
+    assert line.endswith(
+        "@th,128,128 0x20010db8000000000000000000000001 @th,256,128 0x20010db8000000000000000000000002 drop"
+    )
 
 
 def test_no_mark_of_the_users_is_touched() -> None:

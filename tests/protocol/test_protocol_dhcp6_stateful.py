@@ -155,6 +155,16 @@ def test_renewals_to_the_end() -> None:
     assert script.prefixes == []
 
 
+@pytest.mark.parametrize(("from_s", "question"), [(100_000, "RENEW"), (600_000, "REBIND")])
+def test_the_longest_wait_between_renewals(from_s: int, question: str) -> None:
+    """RFC 8415 7.6: REN_MAX_RT and REB_MAX_RT are 600 s [D-6]."""
+    script = Script6().bind(pd(PREFIX, preferred=900_000, valid=1_000_000, t1=100_000, t2=600_000))
+    sent = [instant for instant, what in script.until(from_s + 20_000) if what == question and instant >= from_s]
+    waits = [later - earlier for earlier, later in itertools.pairwise(sent)]
+    assert waits[:6] == [10, 20, 40, 80, 160, 320]
+    assert set(waits[6:]) == {600}
+
+
 def test_a_renewal() -> None:
     script = Script6().bind()
     script.until(500)
