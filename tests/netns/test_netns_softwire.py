@@ -8,6 +8,7 @@ Nothing in ``br`` is ours: what comes is read, and what is to come is written, o
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import socket
 import struct
@@ -161,13 +162,13 @@ class Bed:
         s.sendto(struct.pack("!BBHI", kind, code, 0, parameter) + (outer + inner.octets)[:1200], (str(LOCAL), 0))
 
 
-def udp4(port: int, text: bytes, tos: int) -> bytes:
-    """An IPv4 packet with a UDP datagram (without checksum) of the far server to our ``port``."""
+def udp4(target: int, text: bytes, tos: int, *, source: IPv4Address = FAR, port: int = PORT) -> bytes:
+    """An IPv4 packet with a UDP datagram (without checksum) to our port ``target``."""
     length = 28 + len(text)
     head = struct.pack("!BBHHHBBH", 0x45, tos, length, 0, 0, 64, socket.IPPROTO_UDP, 0)
-    head += FAR.packed + ADDRESS.packed
+    head += source.packed + ADDRESS.packed
     head = head[:10] + checksum(head).to_bytes(2, "big") + head[12:]
-    return head + struct.pack("!HHHH", PORT, port, 8 + len(text), 0) + text
+    return head + struct.pack("!HHHH", port, target, 8 + len(text), 0) + text
 
 
 @pytest.fixture
@@ -239,6 +240,38 @@ def test_only_the_brs_packets_come_out(bed: Bed) -> None:
     s.settimeout(0.3)
     with pytest.raises(TimeoutError):
         s.recv(100)
+
+
+@pytest.mark.parametrize(
+    ("source", "port"),
+    [pytest.param(FAR + 1, PORT, id="another host"), pytest.param(FAR, PORT + 1, id="another port of the host")],
+)
+def test_only_the_peer_answers(bed: Bed, source: IPv4Address, port: int) -> None:
+    """RFC 7597 10 [N-3]: through a mapping comes only what its peer sends, and none of it extends to strangers."""
+    s = bed.open(bed.lan, socket.AF_INET, socket.SOCK_DGRAM)
+    s.settimeout(3)
+    s.sendto(b"question", (str(FAR), PORT))
+    inner = bed.read()
+    bed.send(udp4(inner.source_port, b"forged", 0, source=source, port=port))
+    bed.answer(inner, b"true", tos=0, traffic_class=0)
+    assert s.recvfrom(100) == (b"true", (str(FAR), PORT))
+    s.settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        s.recv(100)
+
+
+def test_ports_are_chosen_at_random(bed: Bed) -> None:
+    """RFC 6056 4, RFC 7618 10.1 [N-8]: neither in order nor in steps, whatever the order of the ports inside."""
+    outside = []
+    for local in range(2000, 2012):
+        s = bed.open(bed.lan, socket.AF_INET, socket.SOCK_DGRAM)
+        s.bind((str(LAN), local))
+        s.sendto(b"x", (str(FAR), PORT))
+        outside.append(bed.read().source_port)
+    assert set(outside) <= set(PORTS.ports())
+    steps = {later - earlier for earlier, later in itertools.pairwise(outside)}
+    assert len(steps) > 4
+    assert min(steps) < 0 < max(steps)
 
 
 # ---- ICMPv6 errors
