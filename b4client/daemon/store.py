@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-import os
 import uuid
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
+from b4client.daemon.statefile import plain_instant, read_bounded, read_instant, replace_file
 from b4client.model.errors import WireError
 from b4client.model.lease import Lease4, LeasedSoftwire, StoredLease
 from b4client.model.portset import PortSet
@@ -87,9 +86,9 @@ class Store:
             "source": str(source),
             "boot_id": self._boot_id,
             "requested_at": lease.requested_at,
-            "t1_at": _finite(lease.t1_at),
-            "t2_at": _finite(lease.t2_at),
-            "expires_at": _finite(lease.expires_at),
+            "t1_at": plain_instant(lease.t1_at),
+            "t2_at": plain_instant(lease.t2_at),
+            "expires_at": plain_instant(lease.expires_at),
             "saved_boot": now,
             "saved_wall": wall,
             "options": [[code, value.hex()] for code, value in lease.options[:MAX_OPTIONS]],
@@ -107,11 +106,7 @@ class Store:
     def load_lease(self) -> StoredLease | None:
         """The stored lease with its instants on the present boot clock; None when there is none or it is damaged."""
         try:
-            with self._lease_file.open("rb") as file:
-                text = file.read(MAX_FILE + 1)
-            if len(text) > MAX_FILE:
-                raise DamagedFile("it is too long")
-            return self._revive(json.loads(text))
+            return self._revive(json.loads(read_bounded(self._lease_file, MAX_FILE)))
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -127,8 +122,8 @@ class Store:
         ports = (
             None if d["ports"] is None else PortSet(d["ports"]["offset"], d["ports"]["psid_len"], d["ports"]["psid"])
         )
-        saved_boot, saved_wall = _instant(d["saved_boot"]), _instant(d["saved_wall"])
-        requested, t1, t2, expires = (_instant(d[k]) for k in ("requested_at", "t1_at", "t2_at", "expires_at"))
+        saved_boot, saved_wall = read_instant(d["saved_boot"]), read_instant(d["saved_wall"])
+        requested, t1, t2, expires = (read_instant(d[k]) for k in ("requested_at", "t1_at", "t2_at", "expires_at"))
         if not requested <= t1 <= t2 <= expires:
             raise DamagedFile("its times are out of order")
         shift, trusted = 0.0, True
@@ -155,21 +150,9 @@ class Store:
     # ---- files
 
     def _write(self, path: Path, text: str) -> None:
-        """Replace ``path`` whole: readers and a crash see the old text or the new, never a part."""
-        temporary = path.with_name(f".{path.name}.new")
         try:
             self._dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with temporary.open("w", encoding="ascii") as file:
-                os.chmod(file.fileno(), 0o600)
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            directory = os.open(self._dir, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            replace_file(path, text, durable=True)
             self.problem = None
         except OSError as error:
             self._complain(f"cannot write {path}: {error.strerror}; after a restart the lease must be asked for anew")
@@ -202,15 +185,3 @@ def _revive_softwire(d: dict[str, Any]) -> LeasedSoftwire:
         raise DamagedFile("a softwire without BR")
     prefix = None if d["bind_prefix"] is None else IPv6Network(d["bind_prefix"])
     return LeasedSoftwire(brs, prefix, None if d["saddr"] is None else IPv6Address(d["saddr"]))
-
-
-def _finite(instant: float) -> float | None:
-    return None if math.isinf(instant) else instant
-
-
-def _instant(value: object) -> float:
-    if value is None:
-        return math.inf
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise DamagedFile(f"{value!r} is no instant")
-    return float(value)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Any
 
+from b4client.daemon.statefile import plain_instant, read_bounded, read_instant, replace_file
 from b4client.model.lease6 import Binding6, Lease6, Leased6
 
 log = logging.getLogger("b4client.store")
@@ -37,8 +37,8 @@ class Store6:
             "server": binding.server.hex(),
             "addresses": [_written(item) for item in binding.lease.addresses],
             "prefixes": [_written(item) for item in binding.lease.prefixes],
-            "t1_at": _finite(binding.t1_at),
-            "t2_at": _finite(binding.t2_at),
+            "t1_at": plain_instant(binding.t1_at),
+            "t2_at": plain_instant(binding.t2_at),
         }
         self._write(self._binding_file, document)
 
@@ -49,7 +49,7 @@ class Store6:
             if found is None:
                 return None
             lease = Lease6(tuple(map(_revived, found["addresses"])), tuple(map(_revived, found["prefixes"])))
-            times = _instant(found["t1_at"]), _instant(found["t2_at"])
+            times = read_instant(found["t1_at"]), read_instant(found["t2_at"])
             return Binding6(bytes.fromhex(found["server"]), lease, *times)
         except (KeyError, TypeError, ValueError) as error:
             log.warning("%s is damaged (%s): ignored", self._binding_file, error)
@@ -63,16 +63,14 @@ class Store6:
         """(document, boot-clock instant of when it came); None when there is none."""
         found = self._read(self._handover_file)
         try:
-            return None if found is None else (dict(found["document"]), _instant(found["taken_at"]))
+            return None if found is None else (dict(found["document"]), read_instant(found["taken_at"]))
         except (KeyError, TypeError, ValueError) as error:
             log.warning("%s is damaged (%s): ignored", self._handover_file, error)
             return None
 
     def _read(self, path: Path) -> dict[str, Any] | None:
         try:
-            with path.open("rb") as file:
-                text = file.read(MAX_FILE + 1)
-            found = json.loads(text)
+            found = json.loads(read_bounded(path, MAX_FILE))
             if self._boot_id and found["boot_id"] == self._boot_id:
                 return dict(found["content"])
         except FileNotFoundError:
@@ -83,34 +81,22 @@ class Store6:
 
     def _write(self, path: Path, content: dict[str, Any] | None) -> None:
         """Replace ``path`` whole, or remove it."""
-        temporary = path.with_name(f".{path.name}.new")
         try:
             if content is None:
                 path.unlink(missing_ok=True)
                 return
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps({"boot_id": self._boot_id, "content": content}) + "\n", encoding="ascii")
-            temporary.replace(path)
+            text = json.dumps({"boot_id": self._boot_id, "content": content}) + "\n"
+            # Not waited for: it is believed in this boot only.
+            replace_file(path, text, durable=False)
         except OSError as error:
             log.warning("cannot write %s: %s; after a restart it must be asked for anew", path, error.strerror)
 
 
 def _written(item: Leased6) -> list[Any]:
-    return [str(item.network), _finite(item.preferred_until), _finite(item.valid_until)]
+    return [str(item.network), plain_instant(item.preferred_until), plain_instant(item.valid_until)]
 
 
 def _revived(value: list[Any]) -> Leased6:
     network, preferred, valid = value
-    return Leased6(IPv6Network(network), _instant(preferred), _instant(valid))
-
-
-def _finite(instant: float) -> float | None:
-    return None if math.isinf(instant) else instant
-
-
-def _instant(value: object) -> float:
-    if value is None:
-        return math.inf
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no instant")
-    return float(value)
+    return Leased6(IPv6Network(network), read_instant(preferred), read_instant(valid))
