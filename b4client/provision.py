@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
-from b4client.wire import dhcp6, softwire46
+from b4client.wire import aftrname, dhcp6
 from b4client.wire.dhcp6 import Option, Options
 
 MAX_DOCUMENT = 65536
@@ -61,7 +61,7 @@ def from_odhcp6c(environ: Mapping[str, str]) -> dict[str, Any]:
         if environ.get(name) and str(int(code)) not in options:
             options[str(int(code))] = _container(name, environ[name]).hex()
     if names := environ.get("AFTR", "").split():
-        options[str(int(Option.AFTR_NAME))] = softwire46.encode_aftr_name(names[0]).hex()
+        options[str(int(Option.AFTR_NAME))] = aftrname.encode_aftr_name(names[0]).hex()
     document: dict[str, Any] = {"options": options}
     for name, key, noun in (("PREFIXES", "prefixes", "prefix"), ("ADDRESSES", "addresses", "address")):
         document[key] = [_lease(name, word, noun) for word in environ.get(name, "").split()]

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from b4client.decode.names import read_names
 from b4client.model.errors import WireError
-from b4client.wire import dhcp4, dhcp6, identity, softwire46
+from b4client.wire import aftrname, dhcp4, dhcp6, identity, softwire46
 from b4client.wire.cursor import Reader, printable
 
 Json = Any
@@ -130,7 +130,7 @@ def _compressed_names(value: bytes) -> Value:
 
 
 def _aftr_name(value: bytes) -> Value:
-    name = softwire46.decode_aftr_name(value)
+    name = aftrname.decode_aftr_name(value)
     return Value(name, name)
 
 

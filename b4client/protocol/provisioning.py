@@ -12,7 +12,7 @@ from b4client.model.maprule import DEFAULT_OFFSET_LEN, MappingRule
 from b4client.model.settings import ProtocolSettings
 from b4client.model.softwire import Mode
 from b4client.protocol.counters import Counters
-from b4client.wire import dhcp4o6, softwire46
+from b4client.wire import aftrname, dhcp4o6, softwire46
 from b4client.wire.dhcp6 import Dhcp6Message, Option
 from b4client.wire.softwire46 import PortParams
 
@@ -97,7 +97,7 @@ def read_reply(reply: Dhcp6Message, counters: Counters) -> Provisioning:
             reply.get(Option.S46_PRIORITY), "option 111", "ignored-priority-malformed", softwire46.decode_priority
         )
         or (),
-        aftr=read(reply.get(Option.AFTR_NAME), "option 64", "ignored-aftr-name-malformed", softwire46.decode_aftr_name),
+        aftr=read(reply.get(Option.AFTR_NAME), "option 64", "ignored-aftr-name-malformed", aftrname.decode_aftr_name),
         problems=tuple(problems),
     )
 

@@ -23,7 +23,7 @@ from b4client.lab.aftrcore import Aftr
 from b4client.lab.binding import Binding, BindingTable
 from b4client.model.errors import ConfigError, ControlError, WireError
 from b4client.model.portset import PortSet
-from b4client.wire import dhcp4, dhcp4o6, dhcp6, identity, softwire46
+from b4client.wire import aftrname, dhcp4, dhcp4o6, dhcp6, identity, softwire46
 
 Target = Callable[[bytes], bool]
 
@@ -39,7 +39,7 @@ OPTION_CODECS: tuple[tuple[Callable[[bytes], object], Callable[..., bytes] | Non
     (softwire46.decode_lw4o6, softwire46.encode_lw4o6),
     (softwire46.decode_priority, softwire46.encode_priority),
     (softwire46.decode_saddr, softwire46.encode_saddr),
-    (softwire46.decode_aftr_name, softwire46.encode_aftr_name),
+    (aftrname.decode_aftr_name, aftrname.encode_aftr_name),
     (dhcp4o6.decode_servers, dhcp4o6.encode_servers),
     (dhcp6.decode_ia, dhcp6.encode_ia),
     (dhcp6.decode_iaaddr, dhcp6.encode_iaaddr),

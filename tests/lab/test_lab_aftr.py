@@ -39,12 +39,6 @@ from b4client.lab.aftrpacket import checksum
 from b4client.lab.binding import Binding, BindingTable, parse_rule
 from b4client.model.portset import PortSet
 
-
-@pytest.fixture
-def case() -> Case:
-    return Case()
-
-
 # ---- upward
 
 

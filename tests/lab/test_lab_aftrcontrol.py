@@ -28,11 +28,6 @@ from b4client.model.portset import PortSet
 
 
 @pytest.fixture
-def case() -> Case:
-    return Case()
-
-
-@pytest.fixture
 def control(case: Case) -> Control:
     return Control(case.aftr, threading.Lock(), lambda: case.now, device="softwire")
 

@@ -36,11 +36,6 @@ from b4client.lab.binding import Binding, BindingTable
 from b4client.model.portset import PortSet
 
 
-@pytest.fixture
-def case() -> Case:
-    return Case()
-
-
 def cut(packet: Packet, size: int = 1400) -> list[bytes]:
     return [bytes(part) for part in fragment(IP(bytes(packet)), fragsize=size)]
 

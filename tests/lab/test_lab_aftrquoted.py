@@ -23,12 +23,6 @@ from scapy.layers.inet import IP, UDP
 
 from b4client.lab.aftrpolicy import IcmpPolicy
 
-
-@pytest.fixture
-def case() -> Case:
-    return Case()
-
-
 # ---- ICMP (RFC 7596 8.1)
 
 

@@ -46,6 +46,19 @@ TIMEOUT_S = 5.0
 OFFLOADS_OFF = ("tso", "off", "gso", "off", "gro", "off", "tx", "off")
 
 
+@contextlib.contextmanager
+def serving(prefix: str, directory: Path) -> Iterator[Network]:
+    """A network whose lwAFTR serves, and ends as it should."""
+    network = Network(prefix, directory)
+    try:
+        network.build()
+        network.start("--reject")
+        yield network
+        assert network.stop() == 0
+    finally:
+        network.remove()
+
+
 class Network:
     """The namespaces, and the lwAFTR while it runs."""
 

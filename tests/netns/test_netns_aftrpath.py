@@ -24,6 +24,7 @@ from aftrnet import (
     Three,
     homes,
     out,
+    serving,
     udp_at_server,
     until,
 )
@@ -40,14 +41,8 @@ IP_RECVTOS = 13
 
 @pytest.fixture(scope="module")
 def network(prefix: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    network = Network(prefix, tmp_path_factory.mktemp("aftr"))
-    try:
-        network.build()
-        network.start("--reject")
+    with serving(prefix, tmp_path_factory.mktemp("aftr")) as network:
         yield network
-        assert network.stop() == 0
-    finally:
-        network.remove()
 
 
 @pytest.fixture

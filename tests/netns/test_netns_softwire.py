@@ -171,6 +171,15 @@ def udp4(target: int, text: bytes, tos: int, *, source: IPv4Address = FAR, port:
     return head + struct.pack("!HHHH", port, target, 8 + len(text), 0) + text
 
 
+def hears_nothing(s: socket.socket) -> bool:
+    """True when neither a datagram nor an error comes soon."""
+    s.settimeout(0.5)
+    try:
+        return not s.recv(100)
+    except TimeoutError:
+        return True
+
+
 @pytest.fixture
 def bed(prefix: str, tmp_path: Path, encapsulation: str) -> Iterator[Bed]:
     bed = Bed(prefix)
@@ -237,9 +246,7 @@ def test_only_the_brs_packets_come_out(bed: Bed) -> None:
     bed.answer(inner, b"forged", tos=0, traffic_class=0, source=OTHER)
     bed.answer(inner, b"true", tos=0, traffic_class=0)
     assert s.recv(100) == b"true"
-    s.settimeout(0.3)
-    with pytest.raises(TimeoutError):
-        s.recv(100)
+    assert hears_nothing(s)
 
 
 @pytest.mark.parametrize(
@@ -255,9 +262,7 @@ def test_only_the_peer_answers(bed: Bed, source: IPv4Address, port: int) -> None
     bed.send(udp4(inner.source_port, b"forged", 0, source=source, port=port))
     bed.answer(inner, b"true", tos=0, traffic_class=0)
     assert s.recvfrom(100) == (b"true", (str(FAR), PORT))
-    s.settimeout(0.3)
-    with pytest.raises(TimeoutError):
-        s.recv(100)
+    assert hears_nothing(s)
 
 
 def test_ports_are_chosen_at_random(bed: Bed) -> None:
@@ -309,9 +314,7 @@ def test_no_binding_counts_only_from_the_lwaftr(bed: Bed) -> None:
     s = bed.udp()
     s.send(b"lost")
     bed.complain(UNREACHABLE, SOURCE_POLICY, bed.read(), source=OTHER)
-    s.settimeout(0.5)
-    with pytest.raises(TimeoutError):
-        s.recv(100)
+    assert hears_nothing(s)
 
 
 def test_an_error_about_somebody_elses_packet_changes_nothing(bed: Bed) -> None:
@@ -319,8 +322,6 @@ def test_an_error_about_somebody_elses_packet_changes_nothing(bed: Bed) -> None:
     s = bed.udp()
     s.send(b"on its way")
     bed.complain(UNREACHABLE, SOURCE_POLICY, bed.read(), local=OTHER)
-    s.settimeout(0.5)
-    with pytest.raises(TimeoutError):
-        s.recv(100)
+    assert hears_nothing(s)
     s.send(b"still")
     assert bed.read().octets.endswith(b"still")

@@ -13,7 +13,7 @@ from b4client.model.portset import PortSet
 from b4client.model.settings import StaticSoftwire
 from b4client.model.softwire import DS_LITE_B4, Mode, SoftwireConfig
 from b4client.protocol import events
-from b4client.wire import softwire46
+from b4client.wire import aftrname, softwire46
 from b4client.wire.softwire46 import Lw4o6Container, MapEContainer, PortParams, Rule, V4V6Bind
 
 END_USER = IPv6Network("2001:db8:12:3400::/56")
@@ -333,7 +333,7 @@ def test_what_is_switched_off_is_said() -> None:
 # ---- DS-Lite (RFC 6333, 6334)
 
 NAME = "aftr.example."
-AFTR_OPTION = (64, softwire46.encode_aftr_name(NAME))
+AFTR_OPTION = (64, aftrname.encode_aftr_name(NAME))
 AFTR: dict[str, object] = {"servers": None, "lw": None, "options": (AFTR_OPTION,)}
 DS_LITE = SoftwireConfig(Mode.DS_LITE, "wan", GLOBAL, BR, DS_LITE_B4, None)
 

@@ -8,7 +8,7 @@ import pytest
 from wire_table import both_ways, cut_everywhere, refused
 
 from b4client.model import errors
-from b4client.wire import cursor, dhcp4, dhcp4o6, dhcp6, identity, softwire46
+from b4client.wire import aftrname, cursor, dhcp4, dhcp4o6, dhcp6, identity, softwire46
 from b4client.wire.cursor import MAX_MESSAGE, Reader, WireError, Writer, check_length, printable
 
 
@@ -166,9 +166,9 @@ def test_text_from_a_peer_cannot_flood_a_log():
         (softwire46.decode_rule, "01 31 18 c0000200 00", 1),
         (softwire46.decode_rule, "01 10 21 c0000200 00", 2),
         (softwire46.decode_rule, "01 10 18 c0000200 81", 7),
-        (softwire46.decode_aftr_name, "03616263 40", 4),
-        (softwire46.decode_aftr_name, "0361622e 00", 1),
-        (softwire46.decode_aftr_name, "0361626300 00", 5),
+        (aftrname.decode_aftr_name, "03616263 40", 4),
+        (aftrname.decode_aftr_name, "0361622e 00", 1),
+        (aftrname.decode_aftr_name, "0361626300 00", 5),
         (softwire46.decode_saddr, "00" * 17, 16),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from b4client.wire import dhcp4, dhcp4o6, dhcp6, identity, softwire46
+from b4client.wire import aftrname, dhcp4, dhcp4o6, dhcp6, identity, softwire46
 from b4client.wire.cursor import WireError, printable
 
 quick = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
@@ -135,7 +135,7 @@ CODECS: dict[str, tuple[Callable[[bytes], Any], Encode, st.SearchStrategy[Any]]]
         st.lists(u16, unique=True, min_size=1, max_size=8).map(tuple),
     ),
     "saddr": (softwire46.decode_saddr, softwire46.encode_saddr, ipv6),
-    "aftr-name": (softwire46.decode_aftr_name, softwire46.encode_aftr_name, names),
+    "aftr-name": (aftrname.decode_aftr_name, aftrname.encode_aftr_name, names),
     "duid": (identity.decode_duid, bytes, st.binary(min_size=3, max_size=130).map(identity.Duid)),
     "client-id": (
         identity.decode_client_identifier,

@@ -8,7 +8,7 @@ import pytest
 from wire_table import both_ways, cut_everywhere, refused
 
 from b4client.model.portset import PortSet
-from b4client.wire import dhcp6, softwire46
+from b4client.wire import aftrname, dhcp6, softwire46
 from b4client.wire.softwire46 import (
     Lw4o6Container,
     MapEContainer,
@@ -484,14 +484,14 @@ def wire_name(*labels: str) -> bytes:
     ],
 )
 def test_aftr_name_both_ways_and_cut(data, name):
-    both_ways(softwire46.decode_aftr_name, softwire46.encode_aftr_name, data, name)
-    assert softwire46.encode_aftr_name(name.removesuffix(".")) == data
-    cut_everywhere(softwire46.decode_aftr_name, data)
+    both_ways(aftrname.decode_aftr_name, aftrname.encode_aftr_name, data, name)
+    assert aftrname.encode_aftr_name(name.removesuffix(".")) == data
+    cut_everywhere(aftrname.decode_aftr_name, data)
 
 
 def test_only_the_first_of_several_names_counts():
     # RFC 6334 5
-    assert softwire46.decode_aftr_name(wire_name("one", "net") + wire_name("two")) == "one.net."
+    assert aftrname.decode_aftr_name(wire_name("one", "net") + wire_name("two")) == "one.net."
 
 
 @pytest.mark.parametrize(
@@ -520,12 +520,12 @@ def test_only_the_first_of_several_names_counts():
     ],
 )
 def test_aftr_names_refused(data, reason):
-    refused(softwire46.decode_aftr_name, data, reason)
+    refused(aftrname.decode_aftr_name, data, reason)
 
 
 def test_aftr_name_work_is_bounded():
-    assert softwire46.decode_aftr_name(wire_name("abc") * 13107) == "abc."
-    refused(softwire46.decode_aftr_name, b"\1a" * 32767, "root label is missing")
+    assert aftrname.decode_aftr_name(wire_name("abc") * 13107) == "abc."
+    refused(aftrname.decode_aftr_name, b"\1a" * 32767, "root label is missing")
 
 
 @pytest.mark.parametrize(
@@ -534,4 +534,4 @@ def test_aftr_name_work_is_bounded():
 )
 def test_aftr_names_that_cannot_be(name):
     with pytest.raises(ValueError, match="no host name"):
-        softwire46.encode_aftr_name(name)
+        aftrname.encode_aftr_name(name)
