@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from b4client.decode.values import CONTAINERS, DHCP4, DHCP6, Json, Value, name_of, octets
+from b4client.decode.plain import Json, Value, octets
+from b4client.decode.values import CONTAINERS, DHCP4, DHCP6, name_of
 from b4client.model.errors import WireError
 from b4client.wire import dhcp4, dhcp4o6, dhcp6
 from b4client.wire.cursor import MAX_MESSAGE, Reader, printable

@@ -7,126 +7,25 @@ the offset inside the value where it knows one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Address
+from ipaddress import IPv4Network
 from typing import Any, Final
 
+from b4client.decode import plain
 from b4client.decode.names import read_names
+from b4client.decode.plain import Decoder, Value
 from b4client.model.errors import WireError
 from b4client.wire import aftrname, dhcp4, dhcp6, identity, softwire46
 from b4client.wire.cursor import Reader, printable
-
-Json = Any
-"""None, bool, int, float, str, or lists and dicts of these."""
-
-MAX_HEX_SHOWN: Final = 32
-INFINITY: Final = 0xFFFFFFFF
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """``data`` for JSON; ``text`` for people, one line; ``options_at`` is where options inside begin, None when
-    there are none; ``message`` says that the value is a message of its own (``"dhcpv4"``, ``"dhcpv6"``)."""
-
-    data: Json
-    text: str
-    options_at: int | None = None
-    message: str | None = None
-
-
-Decoder = Callable[[bytes], Value]
-
-
-def octets(value: bytes) -> Value:
-    """Octets as they are."""
-    shown = value[:MAX_HEX_SHOWN].hex()
-    return Value(value.hex(), f"{shown}..." if len(value) > MAX_HEX_SHOWN else shown)
-
-
-# ------------------------------------------------------------------------------------------------------ simple values
-
-
-def _exactly(value: bytes, length: int) -> bytes:
-    if len(value) != length:
-        raise WireError(f"{len(value)} octets instead of {length}")
-    return value
-
-
-def _empty(value: bytes) -> Value:
-    _exactly(value, 0)
-    return Value(None, "")
-
-
-def _number(length: int, *, signed: bool = False, unit: str = "") -> Decoder:
-    def decode(value: bytes) -> Value:
-        number = int.from_bytes(_exactly(value, length), "big", signed=signed)
-        return Value(number, f"{number}{unit}")
-
-    return decode
-
-
-def _seconds(value: bytes) -> Value:
-    number = dhcp6.decode_seconds(value)
-    return Value(number, _time(number))
-
-
-def _time(seconds: int) -> str:
-    return "for ever" if seconds == INFINITY else f"{seconds} s"
-
-
-def _elapsed(value: bytes) -> Value:
-    hundredths = dhcp6.decode_elapsed(value)
-    return Value(hundredths / 100, f"{hundredths / 100:g} s" + (" or more" if hundredths == 0xFFFF else ""))
-
-
-def _text(value: bytes) -> Value:
-    text = printable(value)
-    return Value(text, f'"{text}"')
-
-
-def _address4(value: bytes) -> Value:
-    text = str(Reader(_exactly(value, 4)).ipv4())
-    return Value(text, text)
-
-
-def _addresses4(value: bytes) -> Value:
-    if not value or len(value) % 4:
-        raise WireError(f"{len(value)} octets are no list of IPv4 addresses")
-    reader = Reader(value)
-    return _list([str(reader.ipv4()) for _ in range(len(value) // 4)])
-
-
-def _address6(value: bytes) -> Value:
-    text = str(IPv6Address(_exactly(value, 16)))
-    return Value(text, text)
-
-
-def _addresses6(value: bytes) -> Value:
-    if len(value) % 16:
-        raise WireError(f"{len(value)} octets are no list of IPv6 addresses")
-    return _list([str(IPv6Address(value[i : i + 16])) for i in range(0, len(value), 16)])
-
-
-def _list(items: list[str]) -> Value:
-    return Value(items, ", ".join(items))
-
-
-def _message(protocol: str) -> Decoder:
-    def decode(_value: bytes) -> Value:
-        return Value(None, "", message=protocol)
-
-    return decode
-
 
 # -------------------------------------------------------------------------------------------------------------- names
 
 
 def _names(value: bytes) -> Value:
-    return _list(read_names(value, pointers=False))
+    return plain.listing(read_names(value, pointers=False))
 
 
 def _compressed_names(value: bytes) -> Value:
-    return _list(read_names(value, pointers=True))
+    return plain.listing(read_names(value, pointers=True))
 
 
 def _aftr_name(value: bytes) -> Value:
@@ -201,7 +100,7 @@ def _codes(kind: Any, decode_list: Callable[[bytes], tuple[int, ...]]) -> Decode
 
 
 def _message_type4(value: bytes) -> Value:
-    number = _exactly(value, 1)[0]
+    number = plain.exactly(value, 1)[0]
     return Value(number, f"{name_of(dhcp4.MessageType, number, 'type')} ({number})")
 
 
@@ -211,7 +110,11 @@ def _message_type4(value: bytes) -> Value:
 def _ia(value: bytes) -> Value:
     ia = Reader(value)
     iaid, t1, t2 = (ia.u32("identity association") for _ in range(3))
-    return Value({"iaid": iaid, "t1": t1, "t2": t2}, f"IAID {iaid:#x}, T1 {_time(t1)}, T2 {_time(t2)}", ia.offset)
+    return Value(
+        {"iaid": iaid, "t1": t1, "t2": t2},
+        f"IAID {iaid:#x}, T1 {plain.time_text(t1)}, T2 {plain.time_text(t2)}",
+        ia.offset,
+    )
 
 
 def _ia_ta(value: bytes) -> Value:
@@ -220,7 +123,7 @@ def _ia_ta(value: bytes) -> Value:
 
 
 def _lifetimes(preferred: int, valid: int) -> str:
-    return f"preferred {_time(preferred)}, valid {_time(valid)}"
+    return f"preferred {plain.time_text(preferred)}, valid {plain.time_text(valid)}"
 
 
 def _iaaddr(value: bytes) -> Value:
@@ -283,7 +186,7 @@ def _border_relay(value: bytes) -> Value:
 
 
 def _servers_4o6(value: bytes) -> Value:
-    servers = _addresses6(value)
+    servers = plain.addresses6(value)
     return servers if value else Value([], f"empty: {dhcp6.ALL_SERVERS}")
 
 
@@ -295,7 +198,7 @@ def _container(_value: bytes) -> Value:
 
 
 def _opaque_list(value: bytes) -> Value:
-    return _list([item.hex() for item in _counted(Reader(value))])
+    return plain.listing([item.hex() for item in _counted(Reader(value))])
 
 
 def _counted(reader: Reader) -> list[bytes]:
@@ -316,7 +219,7 @@ def _vendor_options(value: bytes) -> Value:
     reader = Reader(value)
     enterprise = reader.u32("enterprise number")
     rest = reader.rest()
-    return Value({"enterprise": enterprise, "data": rest.hex()}, f"enterprise {enterprise}: {octets(rest).text}")
+    return Value({"enterprise": enterprise, "data": rest.hex()}, f"enterprise {enterprise}: {plain.octets(rest).text}")
 
 
 def _sub_options4(value: bytes) -> Value:
@@ -362,28 +265,28 @@ DHCP6: Final[Mapping[int, Decoder]] = {
     _6.IA_TA: _ia_ta,
     _6.IAADDR: _iaaddr,
     _6.ORO: _codes(_6, dhcp6.decode_oro),
-    _6.PREFERENCE: _number(1),
-    _6.ELAPSED_TIME: _elapsed,
-    _6.RELAY_MSG: _message("dhcpv6"),
-    _6.UNICAST: _address6,
+    _6.PREFERENCE: plain.number(1),
+    _6.ELAPSED_TIME: plain.elapsed,
+    _6.RELAY_MSG: plain.message("dhcpv6"),
+    _6.UNICAST: plain.address6,
     _6.STATUS_CODE: _status,
-    _6.RAPID_COMMIT: _empty,
+    _6.RAPID_COMMIT: plain.nothing,
     _6.USER_CLASS: _opaque_list,
     _6.VENDOR_CLASS: _vendor_class,
     _6.VENDOR_OPTS: _vendor_options,
-    _6.INTERFACE_ID: _text,
-    _6.RECONF_MSG: _number(1),
-    _6.RECONF_ACCEPT: _empty,
-    _6.DNS_SERVERS: _addresses6,
+    _6.INTERFACE_ID: plain.text,
+    _6.RECONF_MSG: plain.number(1),
+    _6.RECONF_ACCEPT: plain.nothing,
+    _6.DNS_SERVERS: plain.addresses6,
     _6.DOMAIN_LIST: _names,
     _6.IA_PD: _ia,
     _6.IAPREFIX: _iaprefix,
-    _6.SNTP_SERVERS: _addresses6,
-    _6.INFORMATION_REFRESH_TIME: _seconds,
+    _6.SNTP_SERVERS: plain.addresses6,
+    _6.INFORMATION_REFRESH_TIME: plain.seconds,
     _6.AFTR_NAME: _aftr_name,
-    _6.SOL_MAX_RT: _seconds,
-    _6.INF_MAX_RT: _seconds,
-    _6.DHCPV4_MSG: _message("dhcpv4"),
+    _6.SOL_MAX_RT: plain.seconds,
+    _6.INF_MAX_RT: plain.seconds,
+    _6.DHCPV4_MSG: plain.message("dhcpv4"),
     _6.DHCP4_O_DHCP6_SERVER: _servers_4o6,
     _6.S46_RULE: _rule,
     _6.S46_BR: _border_relay,
@@ -406,38 +309,38 @@ CONTAINERS: Final[Mapping[int, Callable[[bytes], object]]] = {
 """What judges a container as a whole."""
 
 DHCP4: Final[Mapping[int, Decoder]] = {
-    _4.SUBNET_MASK: _address4,
-    _4.TIME_OFFSET: _number(4, signed=True, unit=" s"),
-    _4.ROUTER: _addresses4,
-    _4.TIME_SERVER: _addresses4,
-    _4.DNS: _addresses4,
-    _4.LOG_SERVER: _addresses4,
-    _4.HOSTNAME: _text,
-    _4.DOMAIN: _text,
-    _4.MTU: _number(2),
-    _4.BROADCAST_ADDRESS: _address4,
+    _4.SUBNET_MASK: plain.address4,
+    _4.TIME_OFFSET: plain.number(4, signed=True, unit=" s"),
+    _4.ROUTER: plain.addresses4,
+    _4.TIME_SERVER: plain.addresses4,
+    _4.DNS: plain.addresses4,
+    _4.LOG_SERVER: plain.addresses4,
+    _4.HOSTNAME: plain.text,
+    _4.DOMAIN: plain.text,
+    _4.MTU: plain.number(2),
+    _4.BROADCAST_ADDRESS: plain.address4,
     _4.STATIC_ROUTES: _static_routes,
-    _4.NTP: _addresses4,
-    _4.REQUESTED_ADDRESS: _address4,
-    _4.LEASE_TIME: _seconds,
-    _4.OVERLOAD: _number(1),
+    _4.NTP: plain.addresses4,
+    _4.REQUESTED_ADDRESS: plain.address4,
+    _4.LEASE_TIME: plain.seconds,
+    _4.OVERLOAD: plain.number(1),
     _4.MESSAGE_TYPE: _message_type4,
-    _4.SERVER_ID: _address4,
+    _4.SERVER_ID: plain.address4,
     _4.PARAMETER_LIST: _codes(_4, tuple),
-    _4.MESSAGE: _text,
-    _4.MAX_SIZE: _number(2),
-    _4.T1: _seconds,
-    _4.T2: _seconds,
-    _4.VENDOR_CLASS: _text,
+    _4.MESSAGE: plain.text,
+    _4.MAX_SIZE: plain.number(2),
+    _4.T1: plain.seconds,
+    _4.T2: plain.seconds,
+    _4.VENDOR_CLASS: plain.text,
     _4.CLIENT_ID: _client_id,
-    _4.TFTP_SERVER: _text,
-    _4.BOOTFILE: _text,
-    _4.RAPID_COMMIT: _empty,
+    _4.TFTP_SERVER: plain.text,
+    _4.BOOTFILE: plain.text,
+    _4.RAPID_COMMIT: plain.nothing,
     _4.CLIENT_FQDN: _fqdn,
     _4.RELAY_AGENT_INFORMATION: _sub_options4,
-    _4.V6ONLY_PREFERRED: _seconds,
-    _4.S46_SADDR: _address6,
-    _4.CAPTIVE_PORTAL: _text,
+    _4.V6ONLY_PREFERRED: plain.seconds,
+    _4.S46_SADDR: plain.address6,
+    _4.CAPTIVE_PORTAL: plain.text,
     _4.DOMAIN_SEARCH: _compressed_names,
     _4.CLASSLESS_ROUTES: _classless_routes,
     _4.V4_PORTPARAMS: _port_params,
