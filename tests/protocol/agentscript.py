@@ -240,6 +240,7 @@ class AgentScript:
         *,
         outer: tuple[tuple[int, bytes], ...] = (),
         saddr: IPv6Address | None = None,
+        source: IPv6Address = DHCP_SERVER,
         **changes: object,
     ) -> list[str]:
         """A DHCP 4o6 server answers the last query; ``outer`` are DHCPv6 options beside the message, ``saddr`` is
@@ -248,7 +249,7 @@ class AgentScript:
             changes["options"] = ((dhcp4.Option.S46_SADDR, saddr.packed),)
         message = reply(kind, self.query.inner.xid, **changes)  # type: ignore[arg-type]
         data = dhcp4o6.encode_response(dhcp4.encode(message), options=outer)
-        return self.post(events.DatagramReceived(data, DHCP_SERVER))
+        return self.post(events.DatagramReceived(data, source))
 
     def offer(self, **changes: object) -> list[str]:
         return self.answer(MessageType.OFFER, **changes)

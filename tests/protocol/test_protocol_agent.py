@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address
+
 import pytest
 from agentscript import (
     ADDRESS,
@@ -42,6 +44,15 @@ def test_from_nothing_to_a_softwire() -> None:
     assert script.kinds() == ["informed", "way", "psid-offset", "bound", "softwire-up"]
     lease, source = script.saved[-1]
     assert (lease.address, lease.ports, source) == (ADDRESS, PORTS, GLOBAL)
+
+
+@pytest.mark.parametrize("source", ["fe80::99", "2001:db8:99::1"])
+def test_an_answer_from_an_address_that_was_not_asked(source: str) -> None:
+    """RFC 7341 says nothing of the source of a DHCPV4-RESPONSE: a relay or another address of the server may send it;
+    xid and client identifier tell whose it is [Q-11]."""
+    script = AgentScript().to_selecting()
+    assert script.offer(source=IPv6Address(source)) == ["REQUEST U=0"]
+    assert script.ack(source=IPv6Address(source)) == ["save", "install"]
 
 
 def test_where_from_and_where_to() -> None:
