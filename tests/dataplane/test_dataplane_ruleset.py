@@ -91,6 +91,29 @@ def test_the_guard_passes_the_set_and_nothing_else(ports: PortSet) -> None:
     assert [p for p in range(65536) if p & mask == value and p >= floor] == sorted(ports.ports())
 
 
+def test_how_long_mappings_live() -> None:
+    """UDP two minutes at least and five by default (RFC 4787 REQ-5 [N-2]); TCP two hours and four minutes, four minutes
+    on its way up and down (RFC 5382 REQ-5 [N-4]). Both policies are set on every new flow, out and in."""
+    text = plan_of(PortSet(4, 8, 0x34)).ruleset
+
+    def policy(name: str) -> dict[str, int]:
+        found = re.search(rf"ct timeout {name} {{\n.*policy = {{ (.*) }}", text)
+        assert found
+        return {state: int(seconds) for state, seconds in re.findall(r"(\w+) : (\d+)", found[1])}
+
+    udp, tcp = policy("udp_flows"), policy("tcp_flows")
+    assert set(udp) == {"unreplied", "replied"}
+    assert udp["unreplied"] >= 120
+    assert udp["replied"] >= 300
+    assert tcp.pop("established") >= 7440
+    assert set(tcp) == {"syn_recv", "fin_wait", "close_wait", "last_ack"}
+    assert min(tcp.values()) >= 240
+    for name in ("forward_new", "forward_in", "output_softwire"):
+        assert "jump flow_timeouts" in chain(text, name)
+    for protocol in ("tcp", "udp"):
+        assert f'meta l4proto {protocol} ct timeout set "{protocol}_flows"' in chain(text, "flow_timeouts")
+
+
 @pytest.mark.parametrize("mode", [Mode.LW4O6, Mode.MAP_E, Mode.DS_LITE])
 def test_dhcp_stays_in_the_lan(mode: Mode) -> None:
     """RFC 8585 8 [L-18]: neither clients' nor servers' messages are forwarded to the WAN."""
