@@ -16,7 +16,7 @@ from b4client.lab.netns import Namespace, ip, wait_until
 from b4client.lab.testbed import SERVER, Testbed
 from b4client.lab.traffic import Server, TcpClient, TransferError, ping, tcp_transfer, udp_exchange
 
-pytestmark = pytest.mark.kea
+pytestmark = [pytest.mark.kea, pytest.mark.softwire]
 
 
 def traffic_flows(testbed: Testbed) -> bool:

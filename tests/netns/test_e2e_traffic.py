@@ -16,7 +16,7 @@ from b4client.lab.testbed import SERVER, Testbed, softwire_address
 from b4client.lab.traffic import PORT, Server, TcpClient, ping, tcp_transfer, udp_exchange
 from b4client.model.portset import PortSet
 
-pytestmark = pytest.mark.kea
+pytestmark = [pytest.mark.kea, pytest.mark.softwire]
 ADDRESS = IPv4Address("192.0.2.18")
 
 VARIANTS = {

@@ -16,7 +16,7 @@ from b4client.lab.netns import ip, wait_until
 from b4client.lab.testbed import SERVER, Testbed
 from b4client.lab.traffic import Server, TransferError, udp_exchange
 
-pytestmark = pytest.mark.kea
+pytestmark = [pytest.mark.kea, pytest.mark.softwire]
 DEVICE = "b4"
 TABLE = "b4client_b4"
 WITHIN_S = 1.0

@@ -20,6 +20,7 @@ from b4client.model.portset import PortSet
 from b4client.model.settings import SoftwireSettings
 from b4client.model.softwire import Encapsulation, Mode, SoftwireConfig
 
+pytestmark = pytest.mark.softwire
 ETH_P_ALL = 3
 CONFIG = SoftwireConfig(
     Mode.LW4O6,
@@ -125,7 +126,7 @@ def test_the_whole_set_leaves_by_a_softwire_that_is_no_ethernet(
     plane().install(replace(CONFIG, ports=ports))
     with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL)) as wire:
         wire.bind(("b4", ETH_P_ALL))
-        wire.settimeout(1)
+        wire.settimeout(4)  # a slow machine drops one, and TCP waits a second before it tries again
         sockets = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(ports.port_count)]
         try:
             for s in sockets:

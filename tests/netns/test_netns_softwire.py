@@ -26,6 +26,7 @@ from b4client.model.portset import PortSet
 from b4client.model.settings import SoftwireSettings
 from b4client.model.softwire import Encapsulation, Mode, SoftwireConfig
 
+pytestmark = pytest.mark.softwire
 LOCAL, BR, OTHER = (IPv6Address(f"2001:db8::{n}") for n in (1, 2, 3))
 ADDRESS, LAN, FAR = IPv4Address("192.0.2.1"), IPv4Address("192.168.1.10"), IPv4Address("198.51.100.10")
 PORTS = PortSet(4, 8, 0x34)

@@ -11,6 +11,8 @@ from b4client.lab.netns import wait_until
 from b4client.lab.testbed import AFTR_INET, SERVER, Testbed
 from b4client.lab.traffic import PORT, Seen, Server, TcpClient, TransferError, ping, tcp_transfer, udp_exchange
 
+pytestmark = pytest.mark.softwire
+
 
 def test_transfers_and_what_the_server_saw(testbed: Testbed) -> None:
     with Server(testbed.srv) as server:
