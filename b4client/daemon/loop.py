@@ -105,15 +105,15 @@ class Daemon:
             # Threads of their own: those that do the work are made with the privileges that are left by then.
             with ThreadPoolExecutor(2) as early:
                 # What the machine can do is known before the ACK, which may be there a few milliseconds after this.
-                probed = self.loop.run_in_executor(early, self.dataplane.probe)
                 wait_s = settings.daemon.interface_wait_s
-                self.link = await self.loop.run_in_executor(
-                    early, wait_for_interface, settings.wan, wait_s, self._observe_link
+                link, _ = await asyncio.gather(
+                    self.loop.run_in_executor(early, wait_for_interface, settings.wan, wait_s, self._observe_link),
+                    self.loop.run_in_executor(early, self.dataplane.probe),
                 )
+                self.link = link
                 binding = await self.loop.run_in_executor(early, self.wan_side.binding)
-                await probed
             protocol = settings.protocol
-            hardware = protocol.hardware_address or self.link.hardware_address or b""
+            hardware = protocol.hardware_address or link.hardware_address or b""
             self.agent = Agent(
                 protocol,
                 wan=settings.wan,
@@ -130,7 +130,7 @@ class Daemon:
             self._control = ControlServer(settings.daemon.run_dir / f"{settings.instance}.sock", commands(self))
             self._socket: WanSocket | None = self.wan_side.open_socket(self.loop, self._received)
             undo.callback(self._close_socket)
-            self._socket.guard(self.link.addresses)
+            self._socket.guard(link.addresses)
             self.confined = privileges.settle(settings)
             self._timer = clock.BootTimer(self.loop, lambda: self.post(events.Woke()))
             undo.callback(self._timer.close)
