@@ -325,6 +325,7 @@ _SOFTWIRE: dict[str, tuple[str, _Reader]] = {
     "lan": ("lan", _networks),
     "accept_local": ("accept_local", _boolean),
     "clamp_mss": ("clamp_mss", _boolean),
+    "mesh": ("mesh", _choice(("auto", "on", "off"))),
 }
 _TIMEOUTS: dict[str, tuple[str, _Reader]] = {f.name: (f.name, _integer(1, 86400 * 7)) for f in fields(NatTimeouts)}
 _DAEMON: dict[str, tuple[str, _Reader]] = {

@@ -163,12 +163,13 @@ class Dataplane:
             if wan is None:
                 raise DataplaneError(f"install the softwire over {config.wan}", "no such interface")
             path_mtu = rtnl.path_mtu(config.remote) or wan.mtu or DEFAULT_PATH_MTU
+            encapsulation = found.encapsulation_for(config, self._settings)
 
             def planned(recirculation: bool) -> Plan:
                 return plan(
                     config,
                     self._settings,
-                    encapsulation=found.encapsulation(self._settings.encapsulation),
+                    encapsulation=encapsulation,
                     path_mtu=path_mtu,
                     ct_timeouts=found.ct_timeouts,
                     recirculation=recirculation,
@@ -400,17 +401,26 @@ class Dataplane:
                 changed = True
         else:
             pump = userspace.running(link.name, run_dir=self._run_dir)
-            if present is None or pump is None or (pump.local, pump.remote) != (link.local, link.remote):
+            wanted = (link.local, link.remote, link.mesh)
+            if present is None or pump is None or (pump.local, pump.remote, pump.mesh) != wanted:
                 if present is None or pump is None:
                     undo.add("softwire", lambda: userspace.stop(link.name, run_dir=self._run_dir))
                 else:
                     old = pump
                     undo.add(
                         "softwire",
-                        lambda: userspace.start(link.name, old.local, old.remote, old.mtu, run_dir=self._run_dir),
+                        lambda: userspace.start(
+                            link.name, old.local, old.remote, old.mtu, run_dir=self._run_dir, mesh=old.mesh
+                        ),
                     )
                 userspace.start(
-                    link.name, link.local, link.remote, link.mtu, run_dir=self._run_dir, standby=self._standby
+                    link.name,
+                    link.local,
+                    link.remote,
+                    link.mtu,
+                    run_dir=self._run_dir,
+                    standby=self._standby,
+                    mesh=link.mesh,
                 )
                 changed = True
         return changed

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
 from b4client.dataplane import nft, rtnl, userspace
+from b4client.dataplane.plan import mesh_plan
 from b4client.dataplane.portchoice import PortChoice
 from b4client.dataplane.recirculation import loop_plan
 from b4client.model.errors import DataplaneError
 from b4client.model.portset import PortRange
 from b4client.model.settings import SoftwireSettings
-from b4client.model.softwire import Encapsulation
+from b4client.model.softwire import Encapsulation, SoftwireConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,27 @@ class Capabilities:
         if self.userspace is not None:
             raise DataplaneError("make a userspace softwire", self.userspace)
         return Encapsulation.USERSPACE
+
+    def encapsulation_for(self, config: SoftwireConfig, settings: SoftwireSettings) -> Encapsulation:
+        """The one to use for ``config``. Raises DataplaneError when there is none.
+
+        The kernel's driver knows one far end. In a domain with forwarding rules the others send to us directly, and
+        would not be heard: there the userspace softwire goes first (RFC 7597 5 [M-11]).
+        """
+        wanted = settings.encapsulation
+        if mesh_plan(config, settings) is None:
+            return self.encapsulation(wanted)
+        if settings.mesh == "on" and wanted is Encapsulation.KERNEL:
+            raise DataplaneError(
+                "follow the forwarding rules",
+                "the kernel's ip6_tunnel knows one far end and no port sets",
+                remedy="Set softwire.encapsulation = userspace, or softwire.mesh = off to send everything by the BR.",
+            )
+        if settings.mesh == "on" and self.userspace is not None:
+            raise DataplaneError("follow the forwarding rules in a userspace softwire", self.userspace)
+        if wanted is Encapsulation.AUTO and self.userspace is None:
+            return Encapsulation.USERSPACE
+        return self.encapsulation(wanted)
 
 
 def probe(settings: SoftwireSettings, rules: nft.Nft) -> Capabilities:

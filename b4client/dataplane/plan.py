@@ -8,11 +8,14 @@ and an nft table of family ``arp`` drops what would name it all the same (RFC 76
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
+from b4client.dataplane.mesh import Rule
 from b4client.dataplane.recirculation import LoopPlan, loop_plan
 from b4client.dataplane.ruleset import ruleset, table_name
+from b4client.model.maprule import MappingRule
 from b4client.model.settings import SoftwireSettings
 from b4client.model.softwire import IPV6_HEADER_LEN, Encapsulation, SoftwireConfig
 
@@ -27,14 +30,24 @@ NOT_SHARED = "not shared"
 
 
 @dataclass(frozen=True, slots=True)
+class MeshPlan:
+    """The forwarding rules that the pump goes by; ``draft03`` is the layout of the interface identifiers."""
+
+    rules: tuple[Rule, ...]
+    draft03: bool
+
+
+@dataclass(frozen=True, slots=True)
 class LinkPlan:
-    """The softwire device: ``kind`` is ``"ip6tnl"`` or ``"tun"``; ``mtu`` its IPv4 MTU in octets."""
+    """The softwire device: ``kind`` is ``"ip6tnl"`` or ``"tun"``; ``mtu`` its IPv4 MTU in octets. ``mesh`` None sends
+    everything to ``remote`` and takes from nobody else."""
 
     name: str
     kind: str
     local: IPv6Address
     remote: IPv6Address
     mtu: int
+    mesh: MeshPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +112,7 @@ def plan(
         config.local,
         config.remote,
         softwire_mtu(path_mtu, config.mtu or settings.mtu),
+        mesh_plan(config, settings) if encapsulation is Encapsulation.USERSPACE else None,
     )
     routes = (RoutePlan(IPv4Network("0.0.0.0/0"), settings.route_metric),) if settings.default_route else ()
     name = table_name(device)
@@ -119,8 +133,33 @@ def plan(
             ct_timeouts=ct_timeouts,
             loop=loop,
             kernel_tunnel=encapsulation is Encapsulation.KERNEL,
+            mesh=link.mesh is not None,
         ),
         loop=loop,
+    )
+
+
+def mesh_plan(config: SoftwireConfig, settings: SoftwireSettings) -> MeshPlan | None:
+    """Mesh mode as provisioning and operator want it, whoever encapsulates; None goes by the BR (RFC 7597 5 [M-9])."""
+    if not config.rules or settings.mesh == "off":
+        return None
+    return MeshPlan(mesh_rules(config.rules), config.interface_identifier == "draft03")
+
+
+def mesh_rules(rules: Iterable[MappingRule]) -> tuple[Rule, ...]:
+    """Forwarding rules as numbers."""
+    return tuple(
+        Rule(
+            int(rule.rule_ipv4.network_address),
+            rule.rule_ipv4.prefixlen,
+            int(rule.rule_ipv6.network_address),
+            rule.rule_ipv6.prefixlen,
+            rule.ea_len,
+            rule.offset_len,
+            rule.psid_len,
+            rule.psid,
+        )
+        for rule in rules
     )
 
 

@@ -18,6 +18,7 @@ import sys
 import syslog
 
 from b4client.dataplane.forward import TAKEOVER_S, Forwarder, StartError
+from b4client.dataplane.mesh import MeshTable, Rule
 
 RECHECK_S = 610.0
 """After a Packet Too Big: when to ask again. The kernel forgets after net.ipv6.route.mtu_expires, 600 s by default."""
@@ -110,14 +111,16 @@ def serve(forwarder: Forwarder, control: Control) -> str:
     poller = select.poll()
     poller.register(control.listener, select.POLLIN)
     poller.register(forwarder.ended, select.POLLIN)
-    poller.register(forwarder.raw, 0)  # POLLERR is always reported
+    raws = {raw.fileno(): raw for raw in forwarder.raws}
+    for fd in raws:
+        poller.register(fd, 0)  # POLLERR is always reported
     lowered = forwarder.follow_path()
     while not forwarder.end_reason:
         for fd, _ in poller.poll(RECHECK_S * 1000 if lowered else None):
             if fd == forwarder.ended.fileno():
                 forwarder.ended.recv(64)
-            elif fd == forwarder.raw.fileno():
-                forwarder.read_errors()
+            elif fd in raws:
+                forwarder.read_errors(raws[fd])
             else:
                 control.answer(forwarder)
         lowered = forwarder.follow_path()
@@ -125,17 +128,19 @@ def serve(forwarder: Forwarder, control: Control) -> str:
 
 
 def main() -> None:
-    """One JSON line on standard input says what to do: device, local, remote, mtu, path of the Unix socket. One line on
-    standard output says how it went. Without input there is nothing to do: whoever kept us ready has ended."""
+    """One JSON line on standard input says what to do: device, local, remote, mtu, path of the Unix socket, forwarding
+    rules (or null), whether the layout of their addresses is draft03. One line on standard output says how it went.
+    Without input there is nothing to do: whoever kept us ready has ended."""
     line = sys.stdin.readline()
     if not line or os.fork():
         os._exit(0)  # whoever started us need not wait for us, nor be there for it
-    device, local, remote, mtu, path = json.loads(line)
+    device, local, remote, mtu, path, rules, draft03 = json.loads(line)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = None
     try:
-        forwarder = Forwarder(device, local, remote, int(mtu))
+        mesh = None if rules is None else MeshTable((Rule(*rule) for rule in rules), draft03=draft03)
+        forwarder = Forwarder(device, local, remote, int(mtu), mesh)
         control = Control(path)
         forwarder.attach(control.release)
         drop_privileges()

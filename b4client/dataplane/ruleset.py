@@ -70,9 +70,10 @@ def ruleset(
     ct_timeouts: bool,
     loop: LoopPlan | None,
     kernel_tunnel: bool,
+    mesh: bool = False,
 ) -> str:
     """The text that replaces our tables. ``mtu`` is the softwire's in octets; ``loop`` None does without recirculation;
-    ``kernel_tunnel`` says that ip6_tunnel is the softwire.
+    ``kernel_tunnel`` says that ip6_tunnel is the softwire; with ``mesh`` packets come from other customers' edges, too.
 
     Raises ValueError for what is no interface name.
     """
@@ -80,7 +81,11 @@ def ruleset(
     device = quoted(settings.device)
     if config.mode is Mode.DS_LITE:
         return "\n".join(
-            (*dslite_ruleset(name, device, settings, mtu, COUNTERS), *_icmp6_guard(name, config, kernel_tunnel), "")
+            (
+                *dslite_ruleset(name, device, settings, mtu, COUNTERS),
+                *_icmp6_guard(name, config, kernel_tunnel=kernel_tunnel, mesh=mesh),
+                "",
+            )
         )
     address, ports = config.ipv4, config.ports
     forwards = tuple(f for f in config.forwards if ports is None or f.port in ports)
@@ -106,7 +111,7 @@ def ruleset(
         *_guard(device, address, ports),
         "}",
         *_arp_guard(name, address),
-        *_icmp6_guard(name, config, kernel_tunnel),
+        *_icmp6_guard(name, config, kernel_tunnel=kernel_tunnel, mesh=mesh),
     ]
     return "\n".join(parts) + "\n"
 
@@ -290,11 +295,12 @@ def _arp_guard(name: str, address: IPv4Address) -> list[str]:
     return [f"table arp {name}", f"delete table arp {name}", f"table arp {name} {{", *chains, "}"]
 
 
-def _icmp6_guard(name: str, config: SoftwireConfig, kernel_tunnel: bool) -> list[str]:
+def _icmp6_guard(name: str, config: SoftwireConfig, *, kernel_tunnel: bool, mesh: bool) -> list[str]:
     """ICMPv6 about the softwire that must not leave, or must not be believed.
 
     Where ip6_tunnel is loaded and the softwire is ours all the same, the kernel answers every packet of the BR with
     "port unreachable", since it belongs to none of *its* tunnels; the BR would take our customer for gone (RFC 2473 8).
+    In mesh mode whoever sends a packet that is refused is told nothing (RFC 7597 8.1).
 
     "Source address failed policy" about our packets counts only from the BR (RFC 7596 5.1 [L-6]): ip6_tunnel believes
     everybody, while the userspace softwire looks itself.
@@ -307,13 +313,14 @@ def _icmp6_guard(name: str, config: SoftwireConfig, kernel_tunnel: bool) -> list
         f"{' '.join(quoted_ends)} drop",
         "  }",
     ]
+    to_remote = "" if mesh else f"ip6 daddr {config.remote} "
     return [
         f"table ip6 {name}",
         f"delete table ip6 {name}",
         f"table ip6 {name} {{",
         "  chain output {",
         "    type filter hook output priority filter; policy accept;",
-        f"    ip6 saddr {config.local} ip6 daddr {config.remote} icmpv6 type destination-unreachable "
+        f"    ip6 saddr {config.local} {to_remote}icmpv6 type destination-unreachable "
         "icmpv6 code port-unreachable drop",
         "  }",
         *(believed if kernel_tunnel else []),

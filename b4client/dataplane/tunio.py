@@ -10,6 +10,7 @@ import fcntl
 import os
 import socket
 import struct
+from collections.abc import Sequence
 
 SOL_PACKET = 263
 PACKET_STATISTICS = 6
@@ -42,7 +43,9 @@ _TUNSETVNETHDRSZ = _IOW | 0x454D8
 _SIOCGIFMTU = 0x8921
 _SIOCSIFMTU = 0x8922
 
-_LOAD_WORD, _LOAD_BYTE, _JUMP_EQUAL, _RETURN = 0x20, 0x30, 0x15, 0x06
+_LOAD_WORD, _LOAD_BYTE, _AND, _JUMP, _JUMP_EQUAL, _RETURN = 0x20, 0x30, 0x54, 0x05, 0x15, 0x06
+MAX_FILTERED = 256
+"""IPv6 prefixes that the kernel looks for; with more of them it lets every sender through, and the pump looks."""
 _NETWORK = 0xFFF00000
 """SKF_NET_OFF: offsets from the IPv6 header, whatever the link puts before it."""
 _PACKET_TYPE = 0xFFFFF004
@@ -114,19 +117,29 @@ def attach_filter(sock: socket.socket, program: list[Instruction]) -> None:
     sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", len(program), code.buffer_info()[0]))
 
 
-def softwire_filter(local: bytes, remote: bytes) -> list[Instruction]:
-    """Program that passes what may be packets of this softwire: for this host, from the BR, to our address [L-7].
+def softwire_filter(local: bytes, remotes: Sequence[tuple[int, int]]) -> list[Instruction]:
+    """Program that passes what may be packets of this softwire: for this host, to our address, from one of ``remotes``,
+    prefixes as number and length: the BR's address [L-7], and customer edges' in mesh mode.
 
     Next header IPv4; or fragment, or destination options, whose next header is one of the three.
     """
-    words = [(_PACKET_TYPE, 0)]
-    words += [(_NETWORK + 8 + at, int.from_bytes((remote + local)[at : at + 4], "big")) for at in range(0, 32, 4)]
-    refuse = 2 * len(words) + 9
+    if len(remotes) > MAX_FILTERED:
+        remotes = ((0, 0),)
     program: list[Instruction] = []
-    for offset, value in words:
-        program += [(_LOAD_WORD, 0, 0, offset), (_JUMP_EQUAL, 0, refuse - len(program) - 2, value)]
+    for offset, value in [
+        (_PACKET_TYPE, 0),
+        *((_NETWORK + 24 + at, int.from_bytes(local[at : at + 4], "big")) for at in range(0, 16, 4)),
+    ]:
+        program += [(_LOAD_WORD, 0, 0, offset), (_JUMP_EQUAL, 1, 0, value), (_RETURN, 0, 0, 0)]
+    tests = [_prefix_test(*remote) for remote in remotes]
+    left = sum(map(len, tests)) + len(tests)
+    for test in tests:
+        # The last test's jump leads past the refusal that ends them.
+        left -= len(test) + 1
+        program += [*test, (_JUMP, 0, 0, left + 1)]
     return [
         *program,
+        (_RETURN, 0, 0, 0),
         (_LOAD_BYTE, 0, 0, _NETWORK + 6),
         (_JUMP_EQUAL, 6, 0, 4),
         (_JUMP_EQUAL, 1, 0, 44),
@@ -140,11 +153,25 @@ def softwire_filter(local: bytes, remote: bytes) -> list[Instruction]:
     ]
 
 
-def open_raw(local: str, remote: str) -> socket.socket:
+def _prefix_test(network: int, length: int) -> list[Instruction]:
+    """Instructions that run to their end when the source is in the prefix, else past the one behind them."""
+    test: list[Instruction] = []
+    words = [(at, min(32, length - 8 * at)) for at in range(0, 16, 4) if length > 8 * at]
+    sizes = [2 if bits == 32 else 3 for _, bits in words]
+    for i, (at, bits) in enumerate(words):
+        mask = 0xFFFFFFFF << (32 - bits) & 0xFFFFFFFF
+        test.append((_LOAD_WORD, 0, 0, _NETWORK + 8 + at))
+        if bits < 32:
+            test.append((_AND, 0, 0, mask))
+        test.append((_JUMP_EQUAL, 0, sum(sizes[i + 1 :]) + 1, network >> (96 - 8 * at) & mask))
+    return test
+
+
+def open_raw(local: str, remote: str | None) -> socket.socket:
     """The way out: what is sent becomes the payload of an IPv6 packet of next header 4, fragmented where it must be.
 
     Receives nothing; but that it exists keeps the kernel from telling the BR that nobody here speaks IPv4-in-IPv6.
-    ICMPv6 errors that quote our packets wait in its error queue.
+    ICMPv6 errors that quote our packets wait in its error queue. ``remote`` None: each packet says where it goes.
     """
     raw = socket.socket(socket.AF_INET6, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.IPPROTO_IPIP)
     try:
@@ -153,14 +180,15 @@ def open_raw(local: str, remote: str) -> socket.socket:
         raw.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_WANT)
         raw.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
         raw.bind((local, 0))
-        raw.connect((remote, 0))
+        if remote is not None:
+            raw.connect((remote, 0))
     except OSError:
         raw.close()
         raise
     return raw
 
 
-def open_packet(local: bytes, remote: bytes) -> socket.socket:
+def open_packet(local: bytes, remotes: Sequence[tuple[int, int]]) -> socket.socket:
     """The way in: tunnel packets as the link delivered them, a virtio header before each.
 
     A packet socket and no raw one, because only here the kernel says how far a packet is finished: with offloads on, it
@@ -168,7 +196,7 @@ def open_packet(local: bytes, remote: bytes) -> socket.socket:
     """
     packet = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.htons(ETH_P_IPV6))
     try:
-        attach_filter(packet, softwire_filter(local, remote))
+        attach_filter(packet, softwire_filter(local, remotes))
         packet.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
         try:
             packet.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)

@@ -21,8 +21,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from pathlib import Path
+from typing import Any
 
 from b4client.dataplane import tunio
+from b4client.dataplane.mesh import Rule
+from b4client.dataplane.plan import MeshPlan
 from b4client.model.errors import DataplaneError
 
 START_S = 10.0
@@ -35,7 +38,8 @@ _CAP_NET_ADMIN, _CAP_NET_RAW = 12, 13
 class Pump:
     """A living pump. ``mtu`` is the configured IPv4 MTU in octets, ``tunnel_mtu`` what the path allows now.
 
-    ``counters``: packets by fate, the names are those of ``forward.COUNTERS``.
+    ``counters``: packets by fate, the names are those of ``forward.COUNTERS``. ``by_rule``: packets sent and received
+    by each of the rules of ``mesh``.
     """
 
     pid: int
@@ -44,6 +48,8 @@ class Pump:
     mtu: int
     tunnel_mtu: int
     counters: dict[str, int]
+    mesh: MeshPlan | None = None
+    by_rule: tuple[tuple[int, int], ...] = ()
 
 
 def available() -> str | None:
@@ -114,18 +120,24 @@ def start(
     *,
     run_dir: Path,
     standby: Standby | None = None,
+    mesh: MeshPlan | None = None,
 ) -> None:
     """Make ``device`` a softwire from ``local`` to ``remote``; returns when it forwards. ``mtu``: IPv4 octets.
+    ``mesh``: forwarding rules for the other customers' edges.
 
     The TUN is created when absent. A pump with these parameters is left alone; with others it is replaced, the new one
     being ready before the old one lets go. DataplaneError, ``transient`` while ``local`` is tentative or has no route.
     """
     with _locked(run_dir):
         pump = running(device, run_dir=run_dir)
-        if pump and (pump.local, pump.remote, pump.mtu) == (local, remote, mtu):
+        if pump and (pump.local, pump.remote, pump.mtu, pump.mesh) == (local, remote, mtu, mesh):
             return
         process = standby.take() if standby is not None else None
-        _employ(process or _launch(run_dir), [device, str(local), str(remote), str(mtu), _socket_name(device)])
+        rules, draft03 = (None, False) if mesh is None else (mesh.rules, mesh.draft03)
+        _employ(
+            process or _launch(run_dir),
+            [device, str(local), str(remote), mtu, _socket_name(device), rules, draft03],
+        )
 
 
 def running(device: str, *, run_dir: Path) -> Pump | None:
@@ -144,9 +156,15 @@ def running(device: str, *, run_dir: Path) -> Pump | None:
                 mtu=status["mtu"],
                 tunnel_mtu=status["tunnel-mtu"],
                 counters=status["counters"],
+                mesh=_mesh(status["mesh"]) if status.get("mesh") else None,
+                by_rule=tuple((sent, received) for sent, received in status.get("by-rule", ())),
             )
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _mesh(said: dict[str, Any]) -> MeshPlan:
+    return MeshPlan(tuple(Rule(*map(int, rule)) for rule in said["rules"]), bool(said["draft03"]))
 
 
 def stop(device: str, *, run_dir: Path) -> None:
@@ -208,7 +226,7 @@ def _launch(run_dir: Path) -> subprocess.Popen[bytes]:
         raise DataplaneError("start a pump", error.strerror or str(error), errno=error.errno or 0) from error
 
 
-def _employ(process: subprocess.Popen[bytes], arguments: list[str]) -> None:
+def _employ(process: subprocess.Popen[bytes], arguments: list[Any]) -> None:
     """Tell a waiting pump what to do and wait for its word. DataplaneError."""
     operation = f"start the pump of {arguments[0]}"
     try:

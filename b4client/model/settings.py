@@ -101,6 +101,8 @@ class SoftwireSettings:
     ``route_metric`` is the metric of the default route (0: the best). ``lan`` limits what may be forwarded into the
     softwire to these source networks; empty allows any. ``accept_local`` opens in-set ports to this machine's own INPUT
     policy (without it only forwards and replies come in). ``clamp_mss`` fits TCP's MSS to the softwire's MTU.
+    ``mesh`` is whether MAP-E's forwarding rules are followed: ``auto`` where the userspace softwire can be had, ``on``
+    or not at all, ``off`` never (all goes by the BR).
     """
 
     device: str = "b4"
@@ -111,5 +113,6 @@ class SoftwireSettings:
     lan: tuple[IPv4Network, ...] = ()
     accept_local: bool = True
     clamp_mss: bool = True
+    mesh: Literal["auto", "on", "off"] = "auto"
     forwards: tuple[PortForward, ...] = ()
     timeouts: NatTimeouts = field(default_factory=NatTimeouts)
