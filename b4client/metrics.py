@@ -34,6 +34,11 @@ METRICS: Final[dict[str, tuple[str, str]]] = {
     "b4client_softwire_bytes_total": ("counter", "Octets through the softwire."),
     "b4client_softwire_packets_total": ("counter", "Packets through the softwire."),
     "b4client_pump_packets_total": ("counter", "Packets of the userspace softwire by fate."),
+    "b4client_mesh_active": (
+        "gauge",
+        "1 while forwarding rules are followed, 0 while all goes by the BR all the same.",
+    ),
+    "b4client_mesh_packets_total": ("counter", "Packets to and from other customers' edges by forwarding rule."),
     "b4client_nat_packets_total": ("counter", "Packets that the NAT's rules counted, by fate."),
     "b4client_nat_bytes_total": ("counter", "Octets that the NAT's rules counted, by fate."),
     "b4client_messages_total": ("counter", "DHCP messages sent, received and held back, by kind."),
@@ -125,6 +130,13 @@ def _softwire(status: Mapping[str, Any]) -> Iterator[Sample]:
     for fate, value in (observed.get("pump") or {}).items():
         if fate != "pid":
             yield "b4client_pump_packets_total", {"fate": fate}, value
+    mesh = observed.get("mesh")
+    if mesh is not None:
+        yield "b4client_mesh_active", {}, mesh["active"]
+        for rule in mesh["rules"]:
+            for direction in ("sent", "received"):
+                labels = {"rule": f"{rule['ipv4']} {rule['ipv6']}", "direction": direction}
+                yield "b4client_mesh_packets_total", labels, rule[direction]
     for fate, counted in (observed.get("counters") or {}).items():
         yield "b4client_nat_packets_total", {"fate": fate}, counted["packets"]
         yield "b4client_nat_bytes_total", {"fate": fate}, counted["bytes"]

@@ -10,6 +10,8 @@ from b4client.model.portset import PortSet
 from b4client.portmap import render_port_map
 
 LABEL = 14
+MESH_LINES = 8
+"""Forwarding rules that are shown one by one."""
 GOOD, BAD, DIM = "32", "1;31", "2"
 _DESIGNS = {
     "recirculation": "every port of the set (recirculation)",
@@ -57,8 +59,7 @@ def render_status(answer: Mapping[str, Any], *, colour: bool = False, width: int
             lines.append(line("address", _softwire_address(softwire)))
         far = "AFTR" if softwire.get("mode") == "ds-lite" else "BR"
         lines.append(line("softwire", f"{softwire['binding_ipv6_addr']} to {softwire['br_ipv6_addr']} ({far})"))
-        if softwire.get("forwarding_rules"):
-            lines.append(line("", f"{softwire['forwarding_rules']} forwarding rules, not used: all goes by the BR"))
+        lines += [line("mesh" if i == 0 else "", text) for i, text in enumerate(_mesh(dataplane.get("mesh") or {}))]
         if softwire.get("problem"):
             lines.append(line("", paint(f"problem: {softwire['problem']}", BAD)))
     lines += [line("device" if i == 0 else "", text) for i, text in enumerate(_device(dataplane))]
@@ -186,6 +187,22 @@ def _device(d: Mapping[str, Any]) -> list[str]:
         lines.append(f"NAT: {_DESIGNS.get(str(nat['design']), str(nat['design']))}")
     if d.get("routes"):
         lines.append(f"routes {', '.join(d['routes'])}")
+    return lines
+
+
+def _mesh(m: Mapping[str, Any]) -> list[str]:
+    """Forwarding rules in words; nothing where there are none."""
+    if not m:
+        return []
+    count = f"{m['count']} forwarding rule{'s' if m['count'] != 1 else ''}"
+    if not m["active"]:
+        return [f"no: {count}, all goes by the BR; {m['reason']}"]
+    lines = [f"to other customers directly, by {count}"]
+    for rule in m["rules"][:MESH_LINES]:
+        traffic = f"sent {rule['sent']}, received {rule['received']} packets"
+        lines.append(f"{rule['ipv4']} to {rule['ipv6']}, {rule['ea_len']} EA bits: {traffic}")
+    if m["count"] > MESH_LINES:
+        lines.append(f"and {m['count'] - MESH_LINES} more (--json)")
     return lines
 
 

@@ -19,7 +19,8 @@ from typing import Any
 from b4client.dataplane import capabilities, conntrack, loopdevice, nft, rtnl, sysctl, userspace
 from b4client.dataplane.capabilities import Capabilities
 from b4client.dataplane.memory import Memory, MemoryFile, digest
-from b4client.dataplane.plan import RECIRCULATION, Plan, plan
+from b4client.dataplane.meshview import view_mesh
+from b4client.dataplane.plan import RECIRCULATION, Plan, mesh_plan, plan
 from b4client.dataplane.recirculation import LoopPlan, loop_plan
 from b4client.dataplane.ruleset import table_name
 from b4client.dataplane.undo import MEMORY, DidNotStay, Undo, undoing
@@ -49,7 +50,7 @@ class Applied:
 @dataclass(frozen=True, slots=True)
 class Observed:
     """The kernel's state of the softwire, for ``status``. ``counters`` are the nft table's, by name; ``nat`` is the
-    design in force and, where it is not the exact one, why."""
+    design in force and, where it is not the exact one, why; ``mesh`` is told by ``meshview``."""
 
     device: str
     kind: str | None
@@ -63,6 +64,7 @@ class Observed:
     counters: dict[str, dict[str, int]] = field(default_factory=dict)
     pump: dict[str, Any] | None = None
     nat: dict[str, str | None] = field(default_factory=dict)
+    mesh: dict[str, Any] | None = None
 
 
 class Dataplane:
@@ -78,6 +80,7 @@ class Dataplane:
         self._capabilities: Capabilities | None = None
         self._standby: userspace.Standby | None = None
         self._unlisted: tuple[tuple[str, str], ...] | None = None
+        self._config: SoftwireConfig | None = None
 
     # ---- what the machine can do
 
@@ -198,8 +201,20 @@ class Dataplane:
                 changed |= self._settle(target, config, problem, memory)
                 if changed:
                     self._verify(target)
+        self._note_config(config, target)
         repaired = (undo.names or ("parts of it",)) if changed else ()
         return Applied(changed, target.link.kind, target.link.mtu, target.nat, repaired)
+
+    def _note_config(self, config: SoftwireConfig, target: Plan) -> None:
+        """Remember what is installed, and say once that forwarding rules are not followed."""
+        wanted = mesh_plan(config, self._settings) is not None and target.link.mesh is None
+        if wanted and (self._config is None or self._config.rules != config.rules):
+            log.warning(
+                "%d forwarding rules, but the kernel's ip6_tunnel has one far end: all goes by the BR, and who sends"
+                " directly is not heard; softwire.encapsulation = userspace has a mesh",
+                len(config.rules),
+            )
+        self._config = config
 
     def shut_unguarded(self) -> bool:
         """Take the softwire down when its NAT rules are gone: without them packets would leave on others' ports.
@@ -491,6 +506,7 @@ class Dataplane:
         if problems:
             raise DataplaneError("take the softwire away", "; ".join(problems))
         self._memory, self._unlisted = Memory(), None
+        self._config = None
         self._file.forget()
 
     def _take_away(self, memory: Memory) -> list[str]:
@@ -553,6 +569,13 @@ class Dataplane:
             counters=nft.counters(listing),
             pump={"pid": pump.pid, **pump.counters} if pump is not None else None,
             nat=self._nat(),
+            mesh=view_mesh(
+                self._config,
+                self._settings,
+                kind=tunnel.kind,
+                active=pump is not None and pump.mesh is not None,
+                by_rule=pump.by_rule if pump is not None else (),
+            ),
         )
 
     def _nat(self) -> dict[str, str | None]:

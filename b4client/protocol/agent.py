@@ -664,8 +664,7 @@ class Agent:
                 self._take(self._dhcp4.restart(now, reason), now)
             return
         if config.rules and (desired is None or desired.rules != config.rules):
-            text = f"{len(config.rules)} forwarding rules: traffic to other customers goes by the BR all the same"
-            self._report("mesh", "warning", text)
+            self._report("mesh", "info", f"{len(config.rules)} forwarding rule(s) for traffic between customers")
         self._carried = way
         self._effects += self._keeper.want(config)
 
