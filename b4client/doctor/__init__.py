@@ -53,7 +53,7 @@ def _stun(text: str) -> tuple[IPv4Address, int]:
 
 def examine(system: System, context: Context) -> list[Finding]:
     """Every check's findings, in the order in which things depend on each other."""
-    from b4client.doctor import machine, network
+    from b4client.doctor import machine, mesh, network
     from b4client.doctor.finding import note
 
     if context.status is None and context.wan is not None:
@@ -62,7 +62,7 @@ def examine(system: System, context: Context) -> list[Finding]:
         except OSError as error:
             context = replace(context, not_asked=error.strerror or str(error))
     found: list[Finding] = []
-    for check in (*machine.CHECKS, *network.CHECKS):
+    for check in (*machine.CHECKS, *network.CHECKS, *mesh.CHECKS):
         name = check.__name__.removeprefix("check_").replace("_", "-")
         try:
             found += check(system, context)
