@@ -326,6 +326,7 @@ _SOFTWIRE: dict[str, tuple[str, _Reader]] = {
     "accept_local": ("accept_local", _boolean),
     "clamp_mss": ("clamp_mss", _boolean),
     "mesh": ("mesh", _choice(("auto", "on", "off"))),
+    "prefix_lan": ("prefix_lan", _interface),
 }
 _TIMEOUTS: dict[str, tuple[str, _Reader]] = {f.name: (f.name, _integer(1, 86400 * 7)) for f in fields(NatTimeouts)}
 _DAEMON: dict[str, tuple[str, _Reader]] = {
@@ -529,6 +530,8 @@ def parse(document: Mapping[str, object]) -> Config:
     interface = _interface("wan.interface", wan["interface"])
     if realised.device == interface:
         raise ConfigError("softwire.device", f"{interface!r} is the WAN: the softwire needs a name of its own")
+    if realised.prefix_lan in (interface, realised.device):
+        raise ConfigError("softwire.prefix_lan", f"{realised.prefix_lan!r} is not the LAN")
     shell = _apply(_apply(DaemonSettings(), "daemon", daemon, _DAEMON), "dhcp6", dhcp6, _DHCP6_DAEMON)
     return Config(
         interface,

@@ -28,12 +28,14 @@ _ATTRIBUTE_TYPE = 0x3FFF
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """Devices by name, the softwire's index and the WAN's, and the nft table's name, the same in each family."""
+    """Devices by name, the softwire's index and the WAN's, and the nft table's name, the same in each family;
+    ``lan_index`` is that of a LAN where an address of ours is."""
 
     devices: frozenset[str]
     index: int
     wan_index: int
     table: str
+    lan_index: int = -1
 
 
 def concerns(data: bytes, ours: Ours) -> bool:
@@ -58,7 +60,7 @@ def _message_concerns(kind: int, body: bytes, ours: Ours) -> bool:
         # Router advertisements renew the WAN's addresses all the time; only one that goes can be ours.
         return _number(body[4:8]) == ours.index
     if kind == _RTM_DELADDR and len(body) >= 8:
-        return _number(body[4:8]) in (ours.index, ours.wan_index)
+        return _number(body[4:8]) in (ours.index, ours.wan_index, ours.lan_index)
     if kind in (_RTM_NEWROUTE, _RTM_DELROUTE) and len(body) >= 12:
         default = body[0] == socket.AF_INET and body[1] == 0
         return default or _number(_attribute(body, 12, _RTA_OIF)) == ours.index

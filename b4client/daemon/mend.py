@@ -57,8 +57,8 @@ class Mender:
         self._policy = MendPolicy()
         self.kept: SoftwireConfig | None = None
         loop = loop_plan(settings.device)
-        devices = frozenset((settings.device, loop.sender, loop.receiver))
-        self._ours = bell.Ours(devices, -1, -1, table_name(settings.device))
+        self._devices = frozenset((settings.device, loop.sender, loop.receiver))
+        self._ours = bell.Ours(self._devices, -1, -1, table_name(settings.device))
         self._looking = self._again = self._shut = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -92,7 +92,14 @@ class Mender:
             except OSError:
                 return -1
 
-        self._ours = replace(self._ours, index=index(self._device), wan_index=index(config.wan))
+        lan = self._dataplane.lan
+        self._ours = replace(
+            self._ours,
+            devices=self._devices | ({lan} if lan else frozenset()),
+            index=index(self._device),
+            wan_index=index(config.wan),
+            lan_index=index(lan) if lan else -1,
+        )
 
     async def _watch_pump(self) -> None:
         pid = await self._in_worker(self._pump_pid)

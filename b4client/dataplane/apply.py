@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 from typing import Any
 
-from b4client.dataplane import capabilities, conntrack, loopdevice, nft, rtnl, sysctl, userspace
+from b4client.dataplane import capabilities, conntrack, loopdevice, nft, prefixlan, rtnl, sysctl, userspace
 from b4client.dataplane.capabilities import Capabilities
 from b4client.dataplane.memory import Memory, MemoryFile, digest
 from b4client.dataplane.meshview import view_mesh
@@ -81,6 +81,7 @@ class Dataplane:
         self._standby: userspace.Standby | None = None
         self._unlisted: tuple[tuple[str, str], ...] | None = None
         self._config: SoftwireConfig | None = None
+        self._lan: str | None = None
 
     # ---- what the machine can do
 
@@ -215,6 +216,12 @@ class Dataplane:
                 len(config.rules),
             )
         self._config = config
+        self._lan = None if target.lan is None else target.lan.interface
+
+    @property
+    def lan(self) -> str | None:
+        """The interface of the LAN where an address of ours is wanted."""
+        return self._lan
 
     def shut_unguarded(self) -> bool:
         """Take the softwire down when its NAT rules are gone: without them packets would leave on others' ports.
@@ -273,6 +280,7 @@ class Dataplane:
             undo.add("link up", partial(rtnl.set_link, self._device, up=False))
             changed = True
         changed |= self._route(target, tunnel.index, memory, undo)
+        changed |= prefixlan.ensure(target.lan, memory, lambda: self._file.save(memory), undo)
         return changed
 
     def _settle(self, target: Plan, config: SoftwireConfig, nat_problem: str | None, memory: Memory) -> bool:
@@ -539,6 +547,7 @@ class Dataplane:
         attempt(self._delete_tables)
         attempt(lambda: loopdevice.remove(loop_plan(self._device)))
         attempt(remove_addresses)
+        attempt(lambda: prefixlan.remove(memory))
         attempt(flush)
         for path, value in memory.sysctls.items():
             attempt(lambda path=path, value=value: sysctl.write(path, value))  # type: ignore[misc]

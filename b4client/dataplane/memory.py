@@ -17,7 +17,8 @@ from typing import Any
 class Memory:
     """``ruleset`` is the nft text last applied and ``listing`` the digest of what the kernel then listed; ``sysctls``
     are values from before we changed them; ``wan_addresses`` are ours on ``wan``; ``address`` is the public one whose
-    conntrack entries are ours; ``nat`` is the design in force and ``nat_problem`` why it is not the exact one."""
+    conntrack entries are ours; ``lan_addresses`` are ours on interfaces of the LAN, ``lan_missing`` one that is not
+    there; ``nat`` is the design in force and ``nat_problem`` why it is not the exact one."""
 
     device: str = ""
     kind: str = ""
@@ -29,6 +30,8 @@ class Memory:
     sysctls: dict[str, str] = field(default_factory=dict)
     ruleset: str = ""
     listing: str = ""
+    lan_addresses: list[tuple[str, str]] = field(default_factory=list)
+    lan_missing: str = ""
     nat: str = ""
     nat_problem: str = ""
 
@@ -53,6 +56,7 @@ class MemoryFile:
             known = {k: v for k, v in found.items() if k in Memory.__dataclass_fields__}
             memory = Memory(**known)
             memory.routes = [(str(d), int(m)) for d, m in memory.routes]
+            memory.lan_addresses = [(str(i), str(a)) for i, a in memory.lan_addresses]
             memory.sysctls = {str(k): str(v) for k, v in memory.sysctls.items()}
             return memory
         except (OSError, ValueError, TypeError, AttributeError):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
 
 from b4client.dataplane.mesh import Rule
 from b4client.dataplane.recirculation import LoopPlan, loop_plan
@@ -59,12 +59,21 @@ class RoutePlan:
 
 
 @dataclass(frozen=True, slots=True)
+class LanPlan:
+    """The LAN that an IPv4 prefix is given to: ``address`` with its prefix's length is the router's there."""
+
+    interface: str
+    address: IPv4Interface
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Everything in the kernel that is ours.
 
     ``wan_address`` is an IPv6 /128 to add to the WAN (None when ``local`` exists without us). ``sysctls`` are
     (path below /proc/sys, value); ``ruleset`` is nft text that replaces ``tables`` whole, in one transaction. ``loop``
-    is the veth pair that the ruleset names, None where the address is not shared or recirculation cannot be.
+    is the veth pair that the ruleset names, None where the address is not shared or recirculation cannot be. ``lan`` is
+    None where no IPv4 prefix is routed without NAT.
     """
 
     wan: str
@@ -77,6 +86,7 @@ class Plan:
     tables: tuple[tuple[str, str], ...]
     ruleset: str
     loop: LoopPlan | None = None
+    lan: LanPlan | None = None
 
     @property
     def nat(self) -> str:
@@ -136,7 +146,15 @@ def plan(
             mesh=link.mesh is not None,
         ),
         loop=loop,
+        lan=lan_plan(config, settings),
     )
+
+
+def lan_plan(config: SoftwireConfig, settings: SoftwireSettings) -> LanPlan | None:
+    """The LAN of a prefix that MAP-E assigns (RFC 7597 5.2, o + r < 32), where the operator names one."""
+    if config.ipv4_prefix is None or settings.prefix_lan is None:
+        return None
+    return LanPlan(settings.prefix_lan, IPv4Interface((config.ipv4, config.ipv4_prefix.prefixlen)))
 
 
 def mesh_plan(config: SoftwireConfig, settings: SoftwireSettings) -> MeshPlan | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 from b4client.dataplane.recirculation import (
     COPIES,
@@ -182,12 +182,17 @@ class PortChoice:
 
     # ---- choosing
 
-    def source_nat(self) -> list[str]:
-        """The source NAT chains; only the first packet of a flow comes here."""
+    def source_nat(self, routed: IPv4Network | None = None) -> list[str]:
+        """The source NAT chains; only the first packet of a flow comes here. Hosts of ``routed`` stay as they are."""
         return [
             "  # source NAT of new flows; only the first packet of a flow comes here",
             "  chain source_nat {",
             "    type nat hook postrouting priority srcnat; policy accept;",
+            *(
+                []
+                if routed is None
+                else [f"    oifname {self.device} ip saddr {routed} ip saddr != {self.address} accept"]
+            ),
             f"    oifname {self.device} goto choose_port",
             *(
                 [f"    iifname != {self.device} ct status dnat ct original ip daddr {self.address} goto choose_once"]

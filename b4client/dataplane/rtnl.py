@@ -434,14 +434,14 @@ def set_link(name: str, *, up: bool | None = None, mtu: int | None = None) -> No
     _do(f"set {name} {change}", lambda ipr: ipr.link("set", index=index, **change))
 
 
-def add_address4(name: str, address: IPv4Address, *, host_scope: bool = False) -> None:
-    """Add a /32 to a device of ours. The kernel sends no ARP for it: the device has none. ``host_scope`` keeps it from
-    being chosen as a source."""
+def add_address4(name: str, address: IPv4Address, *, prefixlen: int = 32, host_scope: bool = False) -> None:
+    """Add an address. For a /32 of a device of ours the kernel sends no ARP: the device has none. ``host_scope`` keeps
+    it from being chosen as a source."""
     index = _index(name)
     scope = {"scope": SCOPE_HOST} if host_scope else {}
     _do(
         f"add {address} to {name}",
-        lambda ipr: ipr.addr("add", index=index, address=str(address), prefixlen=32, **scope),
+        lambda ipr: ipr.addr("add", index=index, address=str(address), prefixlen=prefixlen, **scope),
         fine=frozenset({errno.EEXIST}),
     )
 

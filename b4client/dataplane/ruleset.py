@@ -88,6 +88,7 @@ def ruleset(
             )
         )
     address, ports = config.ipv4, config.ports
+    routed = config.ipv4_prefix if settings.prefix_lan is not None else None
     forwards = tuple(f for f in config.forwards if ports is None or f.port in ports)
     choice = PortChoice(
         device=device,
@@ -104,13 +105,13 @@ def ruleset(
         *choice.maps(),
         *_forward_maps(address, forwards),
         *(_timeouts(settings) if ct_timeouts else ()),
-        *_inbound(choice, ports, settings),
-        *_forwarding(choice, settings, mtu, ct_timeouts),
+        *_inbound(choice, ports, settings, routed),
+        *_forwarding(choice, settings, mtu, ct_timeouts, routed=routed),
         *choice.copies(),
-        *choice.source_nat(),
-        *_guard(device, address, ports),
+        *choice.source_nat(routed),
+        *_guard(device, address, ports, routed),
         "}",
-        *_arp_guard(name, address),
+        *_arp_guard(name, None if routed is not None else address),
         *_icmp6_guard(name, config, kernel_tunnel=kernel_tunnel, mesh=mesh),
     ]
     return "\n".join(parts) + "\n"
@@ -160,7 +161,9 @@ def _timeouts(settings: SoftwireSettings) -> list[str]:
     ]
 
 
-def _inbound(choice: PortChoice, ports: PortSet | None, settings: SoftwireSettings) -> list[str]:
+def _inbound(
+    choice: PortChoice, ports: PortSet | None, settings: SoftwireSettings, routed: IPv4Network | None
+) -> list[str]:
     device, address, forwards = choice.device, choice.address, choice.forwards
     return [
         "  # inbound: replies, ICMP errors about our flows, and the ports of the set; all else is another subscriber's",
@@ -171,6 +174,15 @@ def _inbound(choice: PortChoice, ports: PortSet | None, settings: SoftwireSettin
         "  }",
         "  chain inbound_softwire {",
         f"    ip saddr {LINK_LOCAL_V4} counter name link_local_drop drop",
+        # Hosts with addresses of the prefix have all ports and protocols; the first address is the NAT's.
+        *(
+            []
+            if routed is None
+            else [
+                f"    ip saddr {routed} counter name in_drop drop",
+                f"    ip daddr {routed} ip daddr != {address} accept",
+            ]
+        ),
         f"    ip daddr != {address} counter name in_drop drop",
         "    ct state established,related accept",
         "    ct state != new counter name in_drop drop",
@@ -202,7 +214,9 @@ def _inbound(choice: PortChoice, ports: PortSet | None, settings: SoftwireSettin
     ]
 
 
-def _forwarding(choice: PortChoice, settings: SoftwireSettings, mtu: int, ct_timeouts: bool) -> list[str]:
+def _forwarding(
+    choice: PortChoice, settings: SoftwireSettings, mtu: int, ct_timeouts: bool, *, routed: IPv4Network | None
+) -> list[str]:
     device = choice.device
     mss = mtu - 40
     clamp = (
@@ -234,6 +248,14 @@ def _forwarding(choice: PortChoice, settings: SoftwireSettings, mtu: int, ct_tim
         "  }",
         "  # from the softwire to the LAN: what the LAN asked for, and port forwards",
         "  chain forward_in {",
+        *(
+            []
+            if routed is None
+            else [
+                f"    oifname {device} counter name not_forwarded drop",
+                f"    ip daddr {routed} ip daddr != {choice.address} accept",
+            ]
+        ),
         "    ct state established,related accept",
         *timeouts,
         "    ct status dnat accept",
@@ -242,6 +264,7 @@ def _forwarding(choice: PortChoice, settings: SoftwireSettings, mtu: int, ct_tim
         "  chain forward_out {",
         f"    ip saddr {LINK_LOCAL_V4} counter name link_local_drop drop",
         f"    ip daddr {LINK_LOCAL_V4} counter name link_local_drop drop",
+        *([] if routed is None else [f"    ip saddr {routed} ip saddr != {choice.address} goto forward_routed"]),
         "    ct state established,related accept",
         "    ct state invalid counter name out_drop drop",
         *only_lan,
@@ -250,6 +273,19 @@ def _forwarding(choice: PortChoice, settings: SoftwireSettings, mtu: int, ct_tim
         f"    meta l4proto {TRANSLATED} goto forward_new",
         "    counter name out_drop reject with icmp prot-unreachable",
         "  }",
+        *(
+            []
+            if routed is None
+            else [
+                "  # hosts with addresses of the prefix: everything but DHCP, untranslated",
+                "  chain forward_routed {",
+                "    udp dport { 67, 68 } counter name out_drop reject with icmp admin-prohibited",
+                f"    ip daddr {routed} counter name out_drop reject with icmp host-unreachable",
+                *timeouts,
+                "    accept",
+                "  }",
+            ]
+        ),
         "  chain forward_new {",
         *timeouts,
         *choice.forward_new(),
@@ -269,7 +305,7 @@ def _forwarding(choice: PortChoice, settings: SoftwireSettings, mtu: int, ct_tim
     ]
 
 
-def _guard(device: str, address: IPv4Address, ports: PortSet | None) -> list[str]:
+def _guard(device: str, address: IPv4Address, ports: PortSet | None, routed: IPv4Network | None) -> list[str]:
     return [
         "  # the last line: nothing leaves that is not ours, whatever happened before",
         "  chain guard {",
@@ -277,6 +313,7 @@ def _guard(device: str, address: IPv4Address, ports: PortSet | None) -> list[str
         f"    oifname {device} goto guard_softwire",
         "  }",
         "  chain guard_softwire {",
+        *([] if routed is None else [f"    ip saddr {routed} ip saddr != {address} accept"]),
         f"    ip saddr != {address} counter name guard_drop drop",
         f"    meta l4proto {PORT_PROTOCOLS} {_in_set('th sport', ports)} accept",
         f"    icmp type {{ echo-request, echo-reply }} {_in_set('icmp id', ports)} accept",
@@ -286,11 +323,13 @@ def _guard(device: str, address: IPv4Address, ports: PortSet | None) -> list[str
     ]
 
 
-def _arp_guard(name: str, address: IPv4Address) -> list[str]:
+def _arp_guard(name: str, address: IPv4Address | None) -> list[str]:
+    """``address`` None: it is the router's in a LAN of its prefix, and nobody else's."""
     chains = [
         f"  chain {hook} {{ type filter hook {hook} priority filter; policy accept;"
         f" arp saddr ip {address} drop; arp daddr ip {address} drop; }}"
         for hook in ("input", "output")
+        if address is not None
     ]
     return [f"table arp {name}", f"delete table arp {name}", f"table arp {name} {{", *chains, "}"]
 

@@ -102,7 +102,8 @@ class SoftwireSettings:
     softwire to these source networks; empty allows any. ``accept_local`` opens in-set ports to this machine's own INPUT
     policy (without it only forwards and replies come in). ``clamp_mss`` fits TCP's MSS to the softwire's MTU.
     ``mesh`` is whether MAP-E's forwarding rules are followed: ``auto`` where the userspace softwire can be had, ``on``
-    or not at all, ``off`` never (all goes by the BR).
+    or not at all, ``off`` never (all goes by the BR). ``prefix_lan`` is the interface of the LAN to which a whole IPv4
+    prefix is given, whose hosts then need no NAT; None uses one address of the prefix, with NAT.
     """
 
     device: str = "b4"
@@ -114,5 +115,6 @@ class SoftwireSettings:
     accept_local: bool = True
     clamp_mss: bool = True
     mesh: Literal["auto", "on", "off"] = "auto"
+    prefix_lan: str | None = None
     forwards: tuple[PortForward, ...] = ()
     timeouts: NatTimeouts = field(default_factory=NatTimeouts)

@@ -67,9 +67,17 @@ class Edge:
 
 
 class MeshBed:
-    """The namespaces; customers by their End-user prefixes. ``rule`` is None where the border relay has bindings."""
+    """The namespaces; customers by their End-user prefixes."""
 
-    def __init__(self, prefix: str, directory: Path, rules: tuple[MappingRule, ...], edges: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        prefix: str,
+        directory: Path,
+        rules: tuple[MappingRule, ...],
+        edges: tuple[str, ...],
+        *,
+        encapsulation: str = "userspace",
+    ) -> None:
         self.directory = directory
         names = ["isp", "aftr", "srv", *(f"{kind}{n + 1}" for n in range(len(edges)) for kind in ("lan", "ce"))]
         self.nodes = {name: Namespace(f"{prefix}-m{name}") for name in names}
@@ -84,7 +92,7 @@ class MeshBed:
             client = Client(
                 cpe,
                 directory / f"ce{n}",
-                encapsulation="userspace",
+                encapsulation=encapsulation,
                 options=("--config", str(directory / f"ce{n}.toml")),
             )
             self.edges.append(Edge(n, network, self.nodes[f"lan{n}"], cpe, client, ipv4, ce.address))
