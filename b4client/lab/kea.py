@@ -42,8 +42,9 @@ class KeaSettings:
     travels: ``lw4o6`` (option 96), ``map-e`` (94: the rule ``map_rule_ipv6`` with no EA bits, the address and the port
     set come from DHCP 4o6, RFC 7597 Appendix A example 5) or ``none``. ``bind_prefix`` adds option 92 to container 96.
     ``container_ports`` is option 93 inside option 92 (or the rule), for clients without any DHCPv4; ``map_rule``
-    replaces the rule: ``FLAGS, EA-LEN, PREFIX4-LEN, IPV4, IPV6/LEN``. ``aftr_name`` is option 64. ``priority`` lists
-    the codes of option 111, ``map_t`` sends a container 95 unasked.
+    replaces the rule: ``FLAGS, EA-LEN, PREFIX4-LEN, IPV4, IPV6/LEN``. ``map_octets`` is the whole content of container
+    94 in hexadecimal, for what Kea's own words cannot say (several rules). ``aftr_name`` is option 64.
+    ``priority`` lists the codes of option 111, ``map_t`` sends a container 95 unasked.
     ``pd_pool`` are prefixes to delegate, of ``pd_len`` bits each; ``na_first``..``na_last`` the addresses of IA_NA;
     their times are ``lifetimes6``: T1, T2, preferred and valid lifetime.
     ``authoritative`` makes kea-dhcp4 send NAK for addresses of unknown clients, where it is silent otherwise.
@@ -61,6 +62,7 @@ class KeaSettings:
     bind_prefix: IPv6Network | None = None
     container_ports: PortSet | None = None
     map_rule: str | None = None
+    map_octets: str | None = None
     aftr_name: str | None = None
     priority: tuple[int, ...] = ()
     map_t: bool = False
@@ -177,6 +179,8 @@ def _container(settings: KeaSettings, place: KeaPlace) -> list[dict[str, Any]]:
             options += _port_params("s46-v4v6bind-options", settings.container_ports)
         return options
     if settings.container == "map-e":
+        if settings.map_octets is not None:
+            return [{"name": "s46-cont-mape", "csv-format": False, "data": settings.map_octets}]
         space = "s46-cont-mape-options"
         rule = settings.map_rule or f"0, 0, 32, {settings.first}, {settings.map_rule_ipv6}"
         return [

@@ -300,17 +300,21 @@ def _host_of(prefix: IPv4Network) -> IPv4Address:
 def _customer_edge(
     rules: tuple[MappingRule, ...], settings: ProtocolSettings, wan: Wan, explicit: PortSet | None
 ) -> MapCe:
-    """What the basic mapping rule gives: the rule with the longest match to one of our prefixes (RFC 7597 5 [M-1])."""
-    reasons = []
-    best: MapCe | None = None
-    for prefix in wan.active_prefixes:
-        try:
-            rule = select_bmr(rules, prefix)
-            if rule is None or (best is not None and best.rule.rule_ipv6.prefixlen >= rule.rule_ipv6.prefixlen):
-                continue
-            best = map_ce(rule, prefix, explicit, settings.interface_identifier)
-        except ValueError as error:
-            reasons.append(str(error))
-    if best is None:
-        raise Unfit("; ".join(reasons) or f"no mapping rule matches a prefix of {wan.interface}")
-    return best
+    """What the basic mapping rule gives: the rule with the longest match to one of our prefixes (RFC 7597 5 [M-1]).
+
+    Delegated prefixes go before the subnets of the WAN: those may be one link's with many customers on it.
+    """
+    reasons: list[str] = []
+    for prefixes in (wan.prefixes, wan.active_prefixes):
+        best: MapCe | None = None
+        for prefix in prefixes:
+            try:
+                rule = select_bmr(rules, prefix)
+                if rule is None or (best is not None and best.rule.rule_ipv6.prefixlen >= rule.rule_ipv6.prefixlen):
+                    continue
+                best = map_ce(rule, prefix, explicit, settings.interface_identifier)
+            except ValueError as error:
+                reasons.append(str(error))
+        if best is not None:
+            return best
+    raise Unfit("; ".join(dict.fromkeys(reasons)) or f"no mapping rule matches a prefix of {wan.interface}")

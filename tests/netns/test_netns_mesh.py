@@ -15,6 +15,7 @@ from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment, fragment6
 from scapy.packet import Packet, Raw
 
 from b4client.lab.binding import parse_rule
+from b4client.lab.client import Client
 from b4client.lab.netns import wait_until
 from b4client.lab.nodes import LAN_HOST, SERVER
 from b4client.lab.traffic import PORT, Server, TransferError, ping, tcp_transfer, udp_exchange
@@ -237,3 +238,39 @@ def test_off_goes_by_the_relay(bed: MeshBed, ear: socket.socket) -> None:
     wait_until(lambda: two.status()["dataplane"]["mesh"]["active"], 10, "the mesh to be back")
     send(bed, outer(bed, stranger.address) / inside(bed, STRANGER, STRANGERS_PORT, b"heard again"))
     assert ear.recv(100) == b"heard again"
+
+
+@pytest.mark.driver
+def test_beside_the_kernels_softwire(bed: MeshBed, ear: socket.socket) -> None:
+    """``auto`` takes the userspace softwire where there are forwarding rules; the kernel's one is taken when asked for,
+    and says what is amiss; both together are refused."""
+    two, stranger = bed.edges[1:]
+    config, client = bed.directory / "ce2.toml", two.client
+    text = config.read_text()
+    assert client.stop() == 0
+    for encapsulation, mesh, kind in (("auto", "auto", "tun"), ("auto", "off", "ip6tnl"), ("kernel", "auto", "ip6tnl")):
+        config.write_text(text.replace("mesh = 'on'", f"mesh = '{mesh}'"))
+        other = Client(two.cpe, client.run_dir.parent, encapsulation=encapsulation, options=("--config", str(config)))
+        other.start()
+        two.client = other
+        try:
+            dataplane = two.status()["dataplane"]
+            assert (dataplane["kind"], dataplane["mesh"]["active"]) == (kind, kind == "tun")
+            if kind == "tun":
+                send(bed, outer(bed, stranger.address) / inside(bed, STRANGER, STRANGERS_PORT, b"mine"))
+                assert ear.recv(100) == b"mine"
+            else:
+                reason = dataplane["mesh"]["reason"]
+                assert "softwire.mesh is off" in reason if mesh == "off" else "encapsulation = userspace" in reason
+        finally:
+            assert other.stop() == 0
+    config.write_text(text)
+    refused = Client(two.cpe, client.run_dir.parent, encapsulation="kernel", options=("--config", str(config)))
+    refused.start()
+    try:
+        wait_until(lambda: "softwire.mesh = off" in refused.log_file.read_text(), 10, "the refusal, with its remedy")
+    finally:
+        refused.stop()
+        two.client = client
+        client.start()
+        two.status()

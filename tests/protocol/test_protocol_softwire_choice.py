@@ -309,6 +309,16 @@ def test_the_basic_rule_is_the_longest_match() -> None:
     assert map_e(RULE, longer, wan=two).ipv4 == IPv4Address("198.51.100.52")
 
 
+def test_a_delegated_prefix_goes_before_the_wans_subnet() -> None:
+    """Also where the subnet, which many customers may be on, matches the longer rule."""
+    longer = replace(
+        RULE, rule_ipv6=IPv6Network("2001:db8:46::/48"), ea_len=16, rule_ipv4=IPv4Network("198.51.100.0/24")
+    )
+    wan = replace(WAN, addresses=(IPv6Address("2001:db8:46::100"),))
+    assert map_e(RULE, longer, wan=wan).ipv4 == ADDRESS
+    assert map_e(RULE, longer, wan=replace(wan, prefixes=())).ipv4 == IPv4Address("198.51.100.0")
+
+
 def test_an_end_user_prefix_of_the_wan_itself() -> None:
     """A /64 without delegation."""
     rule = Rule(False, 16, IPv4Network("192.0.2.0/24"), IPv6Network("2001:db8:46::/48"))
