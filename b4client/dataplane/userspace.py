@@ -38,7 +38,7 @@ _CAP_NET_ADMIN, _CAP_NET_RAW = 12, 13
 class Pump:
     """A living pump. ``mtu`` is the configured IPv4 MTU in octets, ``tunnel_mtu`` what the path allows now.
 
-    ``counters``: packets by fate, the names are those of ``forward.COUNTERS``. ``by_rule``: packets sent and received
+    ``counters``: packets by fate, the names are those of ``fates.COUNTERS``. ``by_rule``: packets sent and received
     by each of the rules of ``mesh``.
     """
 

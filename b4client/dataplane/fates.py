@@ -1,0 +1,33 @@
+"""What becomes of packets in the userspace softwire, by name."""
+
+COUNTERS = {
+    "out-packets": "IPv4 packets sent",
+    "out-mesh-packets": "of these, sent to another customer's edge and not to the BR",
+    "out-fragmented": "of these, sent in IPv6 fragments",
+    "out-icmp-too-big": "ICMPv4 fragmentation needed, to senders inside",
+    "out-icmp-unreachable": "ICMPv4 host unreachable, to senders inside",
+    "drop-out-not-ipv4": "came to the TUN and is no IPv4",
+    "drop-out-malformed": "came to the TUN with a wrong length",
+    "drop-out-too-big": "DF set and longer than the tunnel MTU",
+    "drop-out-no-route": "no route to the far end",
+    "drop-out-own": "for a port that the forwarding rules give to ourselves",
+    "drop-out-refused": "the kernel refused to send (firewall, memory, address gone)",
+    "in-packets": "IPv4 packets received; merged ones count once",
+    "in-mesh-packets": "of these, received from another customer's edge",
+    "in-reassembled": "of these, came in IPv6 fragments",
+    "drop-in-malformed": "cut short or of wrong length",
+    "drop-in-not-ipv4": "next header 4 and no IPv4 inside",
+    "drop-in-spoofed": "from a customer's edge that has another IPv4 address or port (RFC 7597 8.1)",
+    "drop-in-foreign": "from an IPv6 address in no forwarding rule's prefix",
+    "drop-in-fragment-first": "IPv4 fragments from a customer's edge whose first one did not come in time",
+    "drop-in-congestion": "congestion met, and the sender cannot be told (RFC 6040 4.2)",
+    "drop-in-fragment": "IPv6 fragments that overlap, are malformed or never completed",
+    "drop-in-queue-full": "came faster than the pump could read",
+    "drop-in-refused": "the TUN refused (down, or an offload that it does not know)",
+    "icmp6-too-big": "ICMPv6 packet too big about our packets",
+    "icmp6-source-policy": "ICMPv6 type 1 code 5 from the BR: it knows no binding for us [L-6]",
+    "icmp6-unreachable": "other ICMPv6 errors about our packets",
+    "drop-icmp6-foreign": "ICMPv6 errors about packets that the forwarding rules send elsewhere",
+    "drop-icmp6-source-policy-foreign": "ICMPv6 type 1 code 5 from somebody else than the BR [L-6]",
+}
+"""Every packet's fate, by name."""
