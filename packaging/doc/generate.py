@@ -82,7 +82,7 @@ DETAILS = {
     "static.rule.psid": "Port set that the End-user prefix does not tell; without meaning unless the rule gives a "
     "whole address (RFC 7598 4.5).",
     "static.rule.psid_len": "Number of bits of that PSID.",
-    "static.rule.fmr": "Forwarding rule as well; traffic between customers goes by the BR all the same.",
+    "static.rule.fmr": "Forwarding rule as well: traffic to its customers goes to them directly.",
     "softwire.interface_identifier": "Layout of MAP-E addresses: rfc7597, or draft03 for the operators that use the "
     "older one.",
     "softwire.aftr": "DS-Lite: the AFTR instead of option 64.",

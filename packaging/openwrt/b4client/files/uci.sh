@@ -18,7 +18,8 @@ B4_SETTINGS="
 	dhcp6.mode:text dhcp6.socket:text dhcp6.rapid_commit:bool dhcp6.prefix_len_hint:number
 	softwire.device:text softwire.encapsulation:text softwire.default_route:bool softwire.route_metric:number
 	softwire.lan:list softwire.accept_local:bool softwire.clamp_mss:bool softwire.br:text softwire.local:text
-	softwire.aftr:text softwire.interface_identifier:text softwire.mtu:number
+	softwire.aftr:text softwire.interface_identifier:text softwire.mtu:number softwire.mesh:text
+	softwire.prefix_lan:text
 	nat.timeouts.udp:number nat.timeouts.udp_stream:number nat.timeouts.tcp_established:number
 	nat.timeouts.tcp_transitory:number nat.timeouts.icmp:number
 	daemon.state_dir:text daemon.run_dir:text daemon.stop:text daemon.log_level:text daemon.log_format:text
