@@ -145,10 +145,24 @@ def test_ds_lite() -> None:
     assert not any("NAT:" in text for text in render_status({**BOUND, "softwire": softwire, "dataplane": nat}))
 
 
-def test_an_ipv4_prefix_and_forwarding_rules() -> None:
-    lines = without_lease(mode="map-e", ipv4="10.18.52.1", ipv4_prefix="10.18.52.0/24", ports=None, forwarding_rules=2)
+def test_an_ipv4_prefix() -> None:
+    lines = without_lease(mode="map-e", ipv4="10.18.52.1", ipv4_prefix="10.18.52.0/24", ports=None)
     assert "address       10.18.52.1 of 10.18.52.0/24, not shared" in lines
-    assert "              2 forwarding rules, not used: all goes by the BR" in lines
+
+
+def with_mesh(count: int, **mesh: Any) -> list[str]:
+    rule = {"ipv4": "192.0.2.0/24", "ipv6": "2001:db8::/40", "ea_len": 16, "offset": 6, "sent": 3, "received": 4}
+    told = {"active": True, "reason": None, "count": count, "rules": [rule] * count, **mesh}
+    return render_status({**BOUND, "dataplane": {**BOUND["dataplane"], "mesh": told}})
+
+
+def test_the_mesh() -> None:
+    lines = with_mesh(1)
+    at = lines.index("mesh          to other customers directly, by 1 forwarding rule")
+    assert lines[at + 1] == "              192.0.2.0/24 to 2001:db8::/40, 16 EA bits: sent 3, received 4 packets"
+    assert "              and 12 more (--json)" in with_mesh(20)
+    passive = with_mesh(2, active=False, reason="softwire.mesh is off")
+    assert "mesh          no: 2 forwarding rules, all goes by the BR; softwire.mesh is off" in passive
 
 
 @pytest.mark.parametrize(

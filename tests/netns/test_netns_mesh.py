@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 
+import jsonschema
 import pytest
 from meshbed import RULE, Edge, MeshBed
 from scapy.layers.inet import ICMP, IP, UDP, IPerror, UDPerror, fragment
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment, fragment6
 from scapy.packet import Packet, Raw
 
+import b4client
 from b4client.lab.binding import parse_rule
 from b4client.lab.client import Client
 from b4client.lab.netns import wait_until
@@ -89,7 +93,10 @@ def test_customer_to_customer(bed: MeshBed, server: Server) -> None:
         assert new.keys() == {"out-packets", "out-mesh-packets", "in-packets", "in-mesh-packets"}
         assert new["out-packets"] == new["out-mesh-packets"]
         assert new["in-packets"] == new["in-mesh-packets"]
-    mesh = one.status()["dataplane"]["mesh"]
+    status = one.status()
+    schema = json.loads((Path(b4client.__file__).parent / "control-api.schema.json").read_text())["$defs"]
+    jsonschema.Draft202012Validator({**schema["status"], "$defs": schema}).validate(status)
+    mesh = status["dataplane"]["mesh"]
     assert mesh["active"]
     assert [(r["ipv4"], r["ipv6"]) for r in mesh["rules"]] == [("192.0.2.0/24", "2001:db8::/40")]
     assert mesh["rules"][0]["sent"] >= grown(one, before[0])["out-mesh-packets"]
