@@ -45,12 +45,14 @@ class Inward:
             ipv6 = tunio.VNET_LEN + 14
             sender = None
             if buffer[ipv6 + 8 : ipv6 + 40] != addresses:
-                if local is None or buffer[ipv6 + 24 : ipv6 + 40] != local:
-                    ipv6 = tunio.VNET_LEN
-                if buffer[ipv6 + 8 : ipv6 + 40] != addresses:
-                    if local is None or buffer[ipv6 + 24 : ipv6 + 40] != local:
-                        continue
+                if local is not None and buffer[ipv6 + 24 : ipv6 + 40] == local:
                     sender = bytes(view[ipv6 + 8 : ipv6 + 24])
+                else:
+                    ipv6 = tunio.VNET_LEN
+                    if buffer[ipv6 + 8 : ipv6 + 40] != addresses:
+                        if local is None or buffer[ipv6 + 24 : ipv6 + 40] != local:
+                            continue
+                        sender = bytes(view[ipv6 + 8 : ipv6 + 24])
             ipv4 = ipv6 + ipip.IPV6_HEADER_LEN
             length = buffer[ipv6 + 4] << 8 | buffer[ipv6 + 5]
             if ipv4 + length > end:
@@ -139,14 +141,19 @@ class Inward:
             counters["in-packets"] += 1
             if sender is not None:
                 counters["in-mesh-packets"] += 1
-                self._deliver_waiting(buffer, ipv4, ipv4 + length, sender)
+                if self._gate is not None and self._gate.holds:
+                    self._deliver_waiting(buffer, ipv4, ipv4 + length, sender)
 
     def _admitted(self, buffer: bytearray, ipv4: int, end: int, tos: int, *, sender: bytes) -> bool:
         """RFC 7597 8.1: whether ``sender`` has the IPv4 address and the port that the packet comes from."""
-        gate, now = self._gate, time.monotonic()
+        gate = self._gate
         if gate is None:
             return False
-        self._counters["drop-in-fragment-first"] += gate.expire(now)
+        if gate.holds:
+            self._counters["drop-in-fragment-first"] += gate.expire(time.monotonic())
+        if gate.recognises(sender, buffer, ipv4, end):
+            return True
+        now = time.monotonic()
         verdict = gate.judge(sender, buffer, ipv4, end, tos=tos, now=now)
         if verdict is not Verdict.ADMITTED and verdict is not Verdict.HELD:
             self._counters[_REFUSED[verdict]] += 1

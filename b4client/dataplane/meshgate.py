@@ -125,17 +125,26 @@ class MeshGate:
 
     # ---- inward
 
+    def recognises(self, source: bytes, packet: Buffer, at: int, end: int) -> bool:
+        """True when ``judge`` has admitted the same ends before: its short way for most packets."""
+        key = self._sender_key(source, packet, at, end)
+        rule = None if key is None else self._senders.get(key)
+        if rule is None:
+            return False
+        self.received[rule] += 1
+        return True
+
+    @staticmethod
+    def _sender_key(source: bytes, packet: Buffer, at: int, end: int) -> bytes | None:
+        head = at + (packet[at] & 15) * 4
+        if packet[at + 6] & 0x3F or packet[at + 7] or packet[at + 9] not in PORT_PROTOCOLS or head + 4 > end:
+            return None
+        return source + packet[at + 12 : at + 16] + packet[head : head + 2]
+
     def judge(self, source: bytes, packet: Buffer, at: int, end: int, *, tos: int, now: float) -> Verdict:
         """Whether what came from ``source`` (16 octets) may be the IPv4 packet at ``at`` of ``packet``, which ends at
         ``end``; before it stands the virtio header."""
-        key = None
-        head = at + (packet[at] & 15) * 4
-        if not packet[at + 6] & 0x3F and not packet[at + 7] and packet[at + 9] in PORT_PROTOCOLS and head + 4 <= end:
-            key = source + packet[at + 12 : at + 16] + packet[head : head + 2]
-            known = self._senders.get(key)
-            if known is not None:
-                self.received[known] += 1
-                return Verdict.ADMITTED
+        key = self._sender_key(source, packet, at, end)
         ends = ends_of(packet[at:end])
         sender = int.from_bytes(source, "big")
         if ends is None or not self.table.covers(sender):
@@ -175,6 +184,11 @@ class MeshGate:
         self._held_count += 1
         self._held_octets += len(held.packet)
         return Verdict.HELD
+
+    @property
+    def holds(self) -> bool:
+        """True while fragments wait."""
+        return bool(self._held)
 
     def waiting_for(self, source: bytes, packet: Buffer, at: int, end: int) -> list[Held]:
         """The fragments that overtook the one that has just passed, in the order in which they came."""
