@@ -22,6 +22,7 @@ from pathlib import Path
 
 from b4client.dataplane import userspace
 from b4client.dataplane.plan import MeshPlan, mesh_rules
+from b4client.lab.aftr import SILENCE
 from b4client.lab.netns import LabError, Namespace, end_processes, ip_batch
 from b4client.model.maprule import MappingRule, ce_address_for
 
@@ -116,6 +117,7 @@ class SoftwireBed:
         ip_batch(self.far.name, [f"route add {end} via 2001:db8::1" for end in (CE, CE_SRV6)])
         for namespace in (self.lan, self.far):
             namespace.run("nft", "-f", "-", text=COUNT)
+        self.cpe.run("nft", "-f", "-", text=SILENCE)
         self._find_out()
         self._far_ends()
         self._listen()
@@ -127,7 +129,9 @@ class SoftwireBed:
     def _find_out(self) -> None:
         """What this kernel has."""
         try:
-            ip_batch(self.far.name, ["link add probe type ip6tnl mode ipip6", "link del probe"])
+            ip_batch(
+                self.far.name, [f"link add probe type ip6tnl mode ipip6 local {BR} remote {CE_SRV6}", "link del probe"]
+            )
             self.driver = True
         except LabError:
             self.driver = False
@@ -254,6 +258,8 @@ class SoftwireBed:
     def _end_pump(self) -> None:
         with self.cpe.entered():
             userspace.stop(DEVICE, run_dir=self.directory)
+        # Beside a pump the driver would take the same packets once more.
+        self.cpe.run("ip", "link", "del", "k0", check=False)
 
     def pump_cpu_s(self) -> float:
         """CPU time of the pump so far; 0 without one."""
