@@ -84,6 +84,8 @@ class Mender:
             return
         self._learn_indices(config)
         self._start(self._watch_pump())
+        if self._dataplane.lan_missing:
+            self.ring()  # it may have come while nobody listened
 
     def _learn_indices(self, config: SoftwireConfig) -> None:
         def index(name: str) -> int:

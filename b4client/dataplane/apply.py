@@ -223,6 +223,11 @@ class Dataplane:
         """The interface of the LAN where an address of ours is wanted."""
         return self._lan
 
+    @property
+    def lan_missing(self) -> bool:
+        """True when that interface was not there."""
+        return bool(self._remembered().lan_missing)
+
     def shut_unguarded(self) -> bool:
         """Take the softwire down when its NAT rules are gone: without them packets would leave on others' ports.
 
