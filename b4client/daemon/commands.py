@@ -13,6 +13,7 @@ from b4client import api
 from b4client.config import STOP_POLICIES
 from b4client.daemon import clock, logs, privileges
 from b4client.daemon.control import Handler
+from b4client.daemon.forwardcommands import forward_commands
 from b4client.model.errors import ConfigError, ControlError, DataplaneError
 from b4client.protocol import events
 
@@ -67,6 +68,7 @@ def commands(daemon: Daemon) -> dict[str, Handler]:
         return {"text": changes.text, "arguments": {"changed": changes.changed, "needs_restart": changes.restart}}
 
     return {
+        **forward_commands(daemon),
         "provision": provision,
         "status": answer_status,
         "metrics": answer_metrics,
@@ -102,6 +104,7 @@ async def status(daemon: Daemon) -> dict[str, Any]:
         **machine,
         "dataplane": await daemon.in_worker(observe),
         "mending": daemon.mender.snapshot(),
+        "forwards": daemon.forwards.summary(),
         "process": {
             "started": round(time.time() - (now - daemon.timings["started_at"]), 3),
             "rss_bytes": _resident_octets(),

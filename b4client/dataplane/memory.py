@@ -17,7 +17,8 @@ from typing import Any
 class Memory:
     """``ruleset`` is the nft text last applied and ``listing`` the digest of what the kernel then listed; ``sysctls``
     are values from before we changed them; ``wan_addresses`` are ours on ``wan``; ``address`` is the public one whose
-    conntrack entries are ours; ``nat`` is the design in force and ``nat_problem`` why it is not the exact one."""
+    conntrack entries are ours; ``forwards`` are those in the rules, as
+    [protocol, port, to, to_port]; ``nat`` is the design in force and ``nat_problem`` why it is not the exact one."""
 
     device: str = ""
     kind: str = ""
@@ -29,6 +30,7 @@ class Memory:
     sysctls: dict[str, str] = field(default_factory=dict)
     ruleset: str = ""
     listing: str = ""
+    forwards: list[list[Any]] = field(default_factory=list)
     nat: str = ""
     nat_problem: str = ""
 
