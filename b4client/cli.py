@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import b4client
-from b4client import api, calc, completion, decode, doctor, forward
+from b4client import api, calc, completion, decode, doctor, forward, ports
 from b4client.config import DEFAULT_CONFIG, DHCP6_MODES, LOG_FORMATS, LOG_LEVELS, STOP_POLICIES, DaemonSettings, load
 from b4client.model.errors import ConfigError, ControlError, DataplaneError, NotRunningError
 
@@ -127,6 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
     decode.add_parser(commands)
     doctor.add_parser(commands)
     forward.add_parser(commands, _target, _socket)
+    ports.add_parser(commands, _target, _socket)
     completion.add_parser(commands, build_parser)
     return parser
 

@@ -67,8 +67,12 @@ def commands(daemon: Daemon) -> dict[str, Handler]:
             raise ControlError(f"the configuration cannot be used, the old one stays in force: {error}") from None
         return {"text": changes.text, "arguments": {"changed": changes.changed, "needs_restart": changes.restart}}
 
+    async def ports(_: dict[str, Any]) -> dict[str, Any]:
+        return {"text": "ports", "arguments": await daemon.port_watch.look()}
+
     return {
         **forward_commands(daemon),
+        "ports": ports,
         "provision": provision,
         "status": answer_status,
         "metrics": answer_metrics,
@@ -83,8 +87,8 @@ def commands(daemon: Daemon) -> dict[str, Handler]:
     }
 
 
-async def status(daemon: Daemon) -> dict[str, Any]:
-    """The ``arguments`` of the answer to ``status``."""
+async def status(daemon: Daemon, *, fresh: bool = False) -> dict[str, Any]:
+    """The ``arguments`` of the answer to ``status``; ``fresh`` looks at the use of the ports for it."""
 
     def observe() -> Any:
         try:
@@ -105,6 +109,7 @@ async def status(daemon: Daemon) -> dict[str, Any]:
         "dataplane": await daemon.in_worker(observe),
         "mending": daemon.mender.snapshot(),
         "forwards": daemon.forwards.summary(),
+        "port_use": await daemon.port_watch.summary(fresh=fresh),
         "process": {
             "started": round(time.time() - (now - daemon.timings["started_at"]), 3),
             "rss_bytes": _resident_octets(),
@@ -126,7 +131,7 @@ async def render_metrics(daemon: Daemon) -> str:
     """The status as Prometheus metrics."""
     from b4client import metrics
 
-    return metrics.render(await status(daemon))
+    return metrics.render(await status(daemon, fresh=True))
 
 
 def _resident_octets() -> int:

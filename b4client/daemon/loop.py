@@ -29,6 +29,7 @@ from b4client.daemon.control import ControlServer
 from b4client.daemon.forwards import Forwards
 from b4client.daemon.instance import device_lock, instance_lock, process_started_at, wait_for_interface
 from b4client.daemon.mend import Mender
+from b4client.daemon.portwatch import PortWatch
 from b4client.daemon.reload import Changes, compare
 from b4client.daemon.sockets import WanSocket
 from b4client.daemon.store import Store
@@ -105,6 +106,7 @@ class Daemon:
             self.wan_side = WanSide(settings, self._report)
             kept = settings.daemon.state_dir / f"{settings.instance}.forwards.json"
             self.forwards = Forwards(settings.softwire.forwards, kept, self._report)
+            self.port_watch = PortWatch(self)
             # Threads of their own: those that do the work are made with the privileges that are left by then.
             with ThreadPoolExecutor(2) as early:
                 # What the machine can do is known before the ACK, which may be there a few milliseconds after this.
