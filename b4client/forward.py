@@ -32,7 +32,9 @@ def add_parser(subparsers: Any, target: Callable[..., None], find_socket: Callab
     )
     target(parser, as_json=True)
     parser.add_argument("action", choices=ACTIONS, metavar="add|del|list", help="what to do (add, del, list)")
-    parser.add_argument("protocol", nargs="?", metavar="PROTOCOL", help=", ".join(FORWARD_PROTOCOLS))
+    parser.add_argument(
+        "protocol", nargs="?", choices=FORWARD_PROTOCOLS, metavar="PROTOCOL", help=", ".join(FORWARD_PROTOCOLS)
+    )
     parser.add_argument("port", nargs="?", type=_port, metavar="PORT", help="port of the public address")
     parser.add_argument(
         "to", nargs="?", type=_host, metavar="HOST[:PORT]", help="IPv4 address in the LAN (the same port, unless given)"

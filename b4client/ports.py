@@ -27,7 +27,7 @@ def add_parser(subparsers: Any, target: Callable[..., None], find_socket: Callab
         "ports",
         help="how the port set is used",
         description="How the port set is used: which ports are in use, in TIME_WAIT, forwarded, free, for each "
-        "protocol; the busiest hosts and destinations; what was refused. Counted when it is asked for, and at most once "
+        "protocol; the busiest hosts and destinations; what was refused. Counted when it is asked for, at most once "
         "a second whoever asks; nothing is counted while nobody does.",
     )
     target(parser, as_json=True)

@@ -95,10 +95,10 @@ def _columns(title: str, rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [""]
     for i, row in enumerate(rows):
-        first, *rest = (
+        padded = [
             cell.ljust(w) if j < 2 else cell.rjust(w) for j, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        lines.append(f"{title if i == 0 else '':{LABEL}}{first}  {'  '.join(rest)}".rstrip())
+        ]
+        lines.append(f"{title if i == 0 else '':{LABEL}}{'  '.join(padded)}".rstrip())
     return lines
 
 
@@ -125,7 +125,7 @@ def _cell(ports: Sequence[int], used: set[int], waiting: set[int], kept: set[int
         return FORWARDED if any(port in kept for port in ports) else FREE
     if not busy:
         return WAITING
-    return LEVELS[min(4 * (len(busy) + len(idle)) // (len(ports) + 1), 3)]
+    return LEVELS[(4 * (len(busy) + len(idle)) - 1) // len(ports)]
 
 
 def _expanded(ranges: Iterable[Sequence[int]]) -> set[int]:

@@ -62,6 +62,8 @@ def render_status(answer: Mapping[str, Any], *, colour: bool = False, width: int
         if softwire.get("problem"):
             lines.append(line("", paint(f"problem: {softwire['problem']}", BAD)))
     lines += [line("device" if i == 0 else "", text) for i, text in enumerate(_device(dataplane))]
+    forwards = _forwards(answer.get("forwards") or {})
+    lines += [line("forwards" if i == 0 else "", paint(t, BAD) if bad else t) for i, (t, bad) in enumerate(forwards)]
     mending = _mending(answer.get("mending") or {})
     if mending is not None:
         text, trouble = mending
@@ -186,6 +188,20 @@ def _device(d: Mapping[str, Any]) -> list[str]:
         lines.append(f"NAT: {_DESIGNS.get(str(nat['design']), str(nat['design']))}")
     if d.get("routes"):
         lines.append(f"routes {', '.join(d['routes'])}")
+    return lines
+
+
+def _forwards(f: Mapping[str, Any]) -> list[tuple[str, bool]]:
+    """Lines about port forwards, and whether each is about something wrong; none when there are no forwards."""
+    lines: list[tuple[str, bool]] = []
+    if f.get("active") or f.get("inactive"):
+        moved = f", {f['moved']} of them moved" if f.get("moved") else ""
+        lines.append((f"{f['active']} active{moved}, {f['inactive']} inactive", False))
+    for one in f.get("inactive_ones") or ():
+        where = f"{one['protocol']} {one['port']} to {one['to']}:{one['to_port']}"
+        lines.append((f"{where} is inactive: {one['reason']}", True))
+    if f.get("problem"):
+        lines.append((str(f["problem"]), True))
     return lines
 
 

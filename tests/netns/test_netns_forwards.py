@@ -95,7 +95,7 @@ def test_added_used_and_deleted(testbed: Testbed, client_in: Callable[..., Clien
         (("tcp", "13313", "192.168.1.10"), r"exit 1: .*tcp 13313 is forwarded to 192.168.1.9:80 already \(by the conf"),
         (("udp", "13313", "224.0.0.1"), r"exit 1: .*to: 224.0.0.1 is no host of the LAN"),
         (("udp", "13313", "host.example"), r"exit 1: .*to: 'host.example' is no IPv4 address"),
-        (("icmp", "13313", "192.168.1.10"), r"exit 1: .*protocol: .*tcp"),
+        (("icmp", "13313", "192.168.1.10"), r"exit 2: .*'icmp'.*tcp"),
         (("udp", "13313", PUBLIC), r"exit 1: .*is the public address itself"),
         (("udp", "0", "192.168.1.10"), r"exit 2: .*'0' is no port"),
         (("udp", "13313"), r"exit 2: .*HOST"),
