@@ -91,7 +91,7 @@ def test_many_ports_a_cell() -> None:
     row = next(line for line in lines if "····█" in line)
     assert row.startswith("tcp          0 ····█░")  # 256 ports a cell: 256 of them, then 44
     coloured = render_ports(told([out(1024 + i) for i in range(300)], None), colour=True)
-    assert any("\x1b[1;32m█░\x1b[0m" in line for line in coloured)
+    assert any("\x1b[1;32m█\x1b[0m\x1b[1;32m░\x1b[0m" in line for line in coloured)
 
 
 def test_losses_and_what_was_not_counted() -> None:
