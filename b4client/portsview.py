@@ -49,12 +49,16 @@ def render_ports(told: Mapping[str, Any], *, colour: bool = False, width: int = 
     if shown:
         legend = "  ".join(f"{_paint(g, _COLOUR[g], colour)} {m}" for g, m in _MEANING.items() if g in shown)
         lines += ["", f"{'':15}{legend}"]
-    hosts = [(h["host"], f"{h['flows']} flows", f"{h['ports']} ports") for h in told["hosts"]]
+    hosts = [(h["host"], _counted(h["flows"], "flow"), _counted(h["ports"], "port")) for h in told["hosts"]]
     if told["address"] in {h["host"] for h in told["hosts"]}:
         hosts = [(f"{h} (this machine)" if h == told["address"] else h, *rest) for h, *rest in hosts]  # type: ignore[misc]
     lines += _columns("hosts", hosts)
     destinations = [
-        (f"{d['address']}" + (f":{d['port']}" if d["port"] is not None else ""), d["protocol"], f"{d['flows']} flows")
+        (
+            f"{d['address']}" + (f":{d['port']}" if d["port"] is not None else ""),
+            d["protocol"],
+            _counted(d["flows"], "flow"),
+        )
         for d in told["destinations"]
     ]
     lines += _columns("destinations", destinations)
@@ -84,7 +88,7 @@ def _table(told: Mapping[str, Any], colour: bool) -> list[str]:
     keys = ("used", "time_wait", "forwarded", "free", "flows", "peak")
     lines = [_paint(f"{heads[0]:9}" + "".join(f"{head:>11}" for head in heads[1:]), DIM, colour)]
     for name, use in told["protocols"].items():
-        row = f"{name:9}" + "".join(f"{use[key] or '-':>11}" for key in keys)
+        row = f"{name:9}" + "".join(f"{use[key] or (0 if key == 'free' else '-'):>11}" for key in keys)
         lines.append(_paint(row, BAD, colour) if use["free"] == 0 else row)
     return lines
 
@@ -145,3 +149,7 @@ def _paint_row(row: str, colour: bool) -> str:
             text += _paint(row[start:i], _COLOUR[row[start]], True)
             start = i
     return text
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number != 1 else ' '}"

@@ -1,8 +1,8 @@
-"""A dump of conntrack's entries of one address, read straight from netlink: 65 000 entries in well under a second.
+"""A dump of conntrack's entries of one address, read straight from netlink: 65 000 entries in 0.6 s.
 
-pyroute2 decodes every attribute into objects, which takes a hundred times as long. Blocking. The kernel filters by
-address (5.8 and later); an older one sends everything, so all is looked at again here. Entries of conntrack zones other
-than 0 are not ours.
+pyroute2 decodes every attribute into objects, which takes seven times as long and keeps all of them. Blocking. The
+kernel filters by address (5.8 and later); an older one sends everything, so all is looked at again here. Entries of
+conntrack zones other than 0 are not ours.
 """
 
 from __future__ import annotations

@@ -59,9 +59,13 @@ def test_added_used_and_deleted(testbed: Testbed, client_in: Callable[..., Clien
         other = TcpClient(testbed.lan, SERVER, timeout_s=10)
         with other:
             port = other.transfer(1000).port
+            # A peer that was there before the forward: its flow ends at the router, and must not go on doing so.
+            peer.connect((PUBLIC, FIRST + 7))
+            peer.send(b"too early")
+            with pytest.raises(ConnectionRefusedError):
+                peer.recv(100)
             said = client.command("forward", "add", "udp", str(FIRST + 7), f"{LAN_HOST}:{HOST_PORT}")
             assert said == f"udp {PUBLIC}:{FIRST + 7} leads to {LAN_HOST}:{HOST_PORT}\n"
-            peer.connect((PUBLIC, FIRST + 7))
             peer.send(b"in")
             data, source = host.recvfrom(100)
             assert data == b"in"
