@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from b4client.lab.client import Client
+from b4client.lab.kea import KeaSettings
 from b4client.lab.netns import LabError, Namespace, wait_until
-from b4client.lab.testbed import LAN_HOST, SERVER, Testbed
+from b4client.lab.testbed import CPE_WAN, LAN_HOST, SERVER, Testbed
 from b4client.lab.traffic import Server, TcpClient
+from b4client.model.portset import PortSet
 
 pytestmark = pytest.mark.kea
 HOST_PORT = 8080
@@ -185,6 +187,47 @@ def test_another_port_set(testbed: Testbed, client_in: Callable[..., Client], tm
     client.stop()
     static(0x34)
     assert [port for port, _ in run()] == [FIRST + 1, FIRST + 2, FIRST + 80]
+
+
+def test_the_lease_brings_another_set_and_back(
+    testbed_with: Callable[..., Testbed], client_in: Callable[..., Client]
+) -> None:
+    """While the daemon runs, with traffic through the forward that moves."""
+    testbed = testbed_with(kea=KeaSettings(authoritative=True))
+    client = client_in(testbed)
+    client.start()
+    client.wait_bound()
+    client.command("forward", "add", "udp", str(FIRST + 1), str(LAN_HOST))
+    client.command("forward", "add", "udp", str(FIRST + 2), f"{LAN_HOST}:{HOST_PORT}", "--any-port")
+
+    def lease(psid: int) -> None:
+        testbed.kea.restart(KeaSettings(authoritative=True, ports=PortSet(0, 8, psid)))
+        testbed.aftr_call("bind", binding=f"{PUBLIC},a=0,k=8,psid={psid:#x},b4={CPE_WAN.ip}")
+        client.command("release")
+        client.command("restart")
+        wait_until(lambda: (client.status()["lease"] or {}).get("ports", {}).get("psid") == psid, 30, "the set")
+        wait_until(lambda: up(client), 10, "the softwire")
+
+    def reached(port: int) -> bool:
+        with closing(udp(testbed.lan, (str(LAN_HOST), HOST_PORT))) as host, closing(udp(testbed.srv)) as peer:
+            peer.sendto(b"x", (PUBLIC, port))
+            return heard(host) == b"x"
+
+    lease(0x35)
+    waits, moved = listed(client)
+    assert (waits["active"], waits["reason"]) == (False, "port 13313 is not in the port set (PSID 0x35/8 offset 0)")
+    assert moved["external_port"] == 0x3500 + (FIRST + 2) % 256
+    assert reached(0x3500 + (FIRST + 2) % 256)
+    lease(0x34)
+    assert [f["external_port"] for f in listed(client)] == [FIRST + 1, FIRST + 2]
+    assert reached(FIRST + 2)
+    kinds = [e["kind"] for e in client.events() if str(e["kind"]).startswith("forward-") and e["level"] != "debug"]
+    assert kinds == [
+        *("forward-added", "forward-added"),
+        *("forward-inactive", "forward-moved", "forward-active", "forward-active"),
+    ]
+    client.stop()
+    testbed.down()  # its Kea and its lwAFTR are no longer what the settings say
 
 
 def up(client: Client) -> bool:
