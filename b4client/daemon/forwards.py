@@ -22,6 +22,8 @@ FORMAT = 1
 MAX_FILE = 262144
 LOST = "after a restart the forwards are as they were before"
 NO_SOFTWIRE = "there is no softwire"
+MAX_REPORTS = 32
+REPORTED_RANGES = 8
 SHOWN_INACTIVE = 16
 """How many inactive ones ``status`` names; ``forward list`` names all."""
 
@@ -111,28 +113,12 @@ class Forwards:
             return  # the softwire's own end is told; what was where is remembered for when it comes back
         before = {p.forward: p for p in self._last}
         self._last = self._placements()
-        for now in self._last:
-            f = now.forward
-            was = before.get(f)
-            if was is not None and was.port == now.port:
-                continue
-            where = f"{f.protocol} {f.port} to {f.to}:{f.to_port}"
-            facts = (
-                ("protocol", f.protocol),
-                ("port", f.port),
-                ("external_port", now.port),
-                ("to", f"{f.to}:{f.to_port}"),
-            )
-            if now.port is None:
-                ours = describe_ports(config.ports)
-                text = f"the forward {where} is inactive: {now.reason}. Possible ports: {ours}"
-                self.report(Report("forward-inactive", "warning", text, facts))
-            elif now.port != f.port:
-                text = f"the forward {where} is reached at {config.ipv4}:{now.port}: {now.reason}"
-                self.report(Report("forward-moved", "warning" if was is not None else "info", text, facts))
-            else:
-                level = "debug" if was is None else "info"
-                self.report(Report("forward-active", level, f"the forward {where} is active", facts))
+        changed = [p for p in self._last if (was := before.get(p.forward)) is None or was.port != p.port]
+        for item in changed[:MAX_REPORTS]:
+            self.report(_change(item, config, known=item.forward in before))
+        if (more := len(changed) - MAX_REPORTS) > 0:
+            text = f"{more} more forwards have changed; b4client forward list shows all"
+            self.report(Report("forwards-changed", "warning", text, (("count", more),)))
 
     def _placements(self) -> tuple[Placement, ...]:
         config = self.in_force
@@ -172,6 +158,21 @@ class Forwards:
             ],
             "problem": self.problem,
         }
+
+
+def _change(item: Placement, config: SoftwireConfig, *, known: bool) -> Report:
+    """What to say about a forward that is elsewhere than before; ``known``: it was there before."""
+    f = item.forward
+    where = f"{f.protocol} {f.port} to {f.to}:{f.to_port}"
+    facts = (("protocol", f.protocol), ("port", f.port), ("external_port", item.port), ("to", f"{f.to}:{f.to_port}"))
+    if item.port is None:
+        possible = describe_ports(config.ports, REPORTED_RANGES)
+        text = f"the forward {where} is inactive: {item.reason}. Possible ports: {possible}"
+        return Report("forward-inactive", "warning", text, facts)
+    if item.port != f.port:
+        text = f"the forward {where} is reached at {config.ipv4}:{item.port}: {item.reason}"
+        return Report("forward-moved", "warning" if known else "info", text, facts)
+    return Report("forward-active", "info" if known else "debug", f"the forward {where} is active", facts)
 
 
 def _plain(f: PortForward) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from b4client.dataplane import conntrack
 from b4client.dataplane.ctdump import Flow, flows
+from b4client.model.errors import DataplaneError
 
 log = logging.getLogger("b4client.dataplane")
 
@@ -26,12 +27,20 @@ def flush_forwards(address: str, before: Sequence[Sequence[Any]], now: Sequence[
     """Delete the entries of forwards that were in the rules ``before`` and are not ``now``, and the entries that stand
     in the way of new ones; all else stays. Forwards are [protocol, port, to, to_port]. Returns how many.
 
-    Raises DataplaneError.
+    Raises DataplaneError when those of a forward that went cannot be deleted; what stands in the way of a new one ends
+    by itself, some time.
     """
     old, new = _keys(before), _keys(now)
     public = IPv4Address(address)
-    doomed = [flow for flow in flows(public) if belongs(flow, public.packed, old - new, new - old)]
-    count = sum(conntrack.delete(flow) for flow in doomed)
+    gone, come = old - new, new - old
+    try:
+        doomed = [flow for flow in flows(public) if belongs(flow, public.packed, gone, come)]
+        count = sum(conntrack.delete(flow) for flow in doomed)
+    except DataplaneError as error:
+        if gone:
+            raise
+        log.warning("flows from before new port forwards stay as they are: cannot %s", error)
+        return 0
     if count:
         log.info("flushed %d NAT entries of changed port forwards", count)
     return count
@@ -53,4 +62,4 @@ def belongs(flow: Flow, address: bytes, gone: set[Key], come: set[Key]) -> bool:
 
 
 def _keys(forwards: Iterable[Sequence[Any]]) -> set[Key]:
-    return {(NUMBERS[str(f[0])], int(f[1]), IPv4Address(f[2]).packed, int(f[3])) for f in forwards}
+    return {(NUMBERS[str(f[0])], int(f[1]), IPv4Address(f[2]).packed, int(f[3])) for f in forwards if f[0] in NUMBERS}

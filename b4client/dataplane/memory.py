@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ class MemoryFile:
             known = {k: v for k, v in found.items() if k in Memory.__dataclass_fields__}
             memory = Memory(**known)
             memory.routes = [(str(d), int(m)) for d, m in memory.routes]
+            memory.forwards = [[str(p), int(a), str(IPv4Address(to)), int(b)] for p, a, to, b in memory.forwards]
             memory.sysctls = {str(k): str(v) for k, v in memory.sysctls.items()}
             return memory
         except (OSError, ValueError, TypeError, AttributeError):

@@ -66,12 +66,12 @@ def in_force(wanted: Sequence[PortForward], mode: Mode, ports: PortSet | None) -
     return tuple(p.placed for p in place(wanted, mode, ports) if p.placed is not None)
 
 
-def describe_ports(ports: PortSet | None) -> str:
-    """The ports that can be forwarded, in words."""
+def describe_ports(ports: PortSet | None, most: int = SHOWN_RANGES) -> str:
+    """The ports that can be forwarded, in words; ``most`` ranges of them."""
     if ports is None:
         return "1-65535"
-    shown = [str(ports.range_at(i)) for i in range(min(ports.range_count, SHOWN_RANGES))]
-    return ", ".join(shown) + (f", ... ({ports.range_count} ranges)" if ports.range_count > SHOWN_RANGES else "")
+    shown = [str(ports.range_at(i)) for i in range(min(ports.range_count, most))]
+    return ", ".join(shown) + (f", ... ({ports.range_count} ranges)" if ports.range_count > most else "")
 
 
 def _obstacle(forward: PortForward, taken: dict[tuple[str, int], PortForward], ports: PortSet | None) -> str:

@@ -113,6 +113,13 @@ def test_the_configuration_takes_a_port_that_the_command_had(tmp_path: Path) -> 
     assert added["reason"] == "tcp 13313 is forwarded to 192.168.1.9:80 already"
 
 
+def test_very_many_that_change_are_told_in_one(tmp_path: Path) -> None:
+    story = Story(tmp_path, tuple(replace(CONFIGURED, port=0x3400 + i) for i in range(40)))
+    story.softwire()
+    assert story.softwire(OTHER) == ["forward-inactive"] * 32 + ["forwards-changed"]
+    assert story.said[-1].text.startswith("8 more forwards have changed")
+
+
 def test_kept_and_taken_up_again(tmp_path: Path) -> None:
     story = Story(tmp_path)
     added = [story.add("udp", 1000 + i, to_port=i + 1) for i in range(3)]  # before there is a softwire
