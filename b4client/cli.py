@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import b4client
-from b4client import api, calc, completion, decode, doctor
+from b4client import api, calc, completion, decode, doctor, forward, ports
 from b4client.config import DEFAULT_CONFIG, DHCP6_MODES, LOG_FORMATS, LOG_LEVELS, STOP_POLICIES, DaemonSettings, load
 from b4client.model.errors import ConfigError, ControlError, DataplaneError, NotRunningError
 
@@ -43,8 +43,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="b4client",
         description="Lightweight 4over6 / MAP-E customer edge: leases an IPv4 address (and its share of the ports) "
         "over IPv6, builds the softwire and the NAT.",
-        epilog="Exit status: 0 done, 1 failed or refused, 2 wrong usage, 3 not running, 4 warnings only (doctor), "
-        "78 wrong configuration.",
+        epilog="Exit status: 0 done, 1 failed or refused, 2 wrong usage, 3 not running, "
+        "4 warnings only (doctor, forward), 78 wrong configuration.",
     )
     parser.add_argument("--version", action="version", version=f"b4client {b4client.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -126,6 +126,8 @@ def build_parser() -> argparse.ArgumentParser:
     calc.add_parser(commands)
     decode.add_parser(commands)
     doctor.add_parser(commands)
+    forward.add_parser(commands, _target, _socket)
+    ports.add_parser(commands, _target, _socket)
     completion.add_parser(commands, build_parser)
     return parser
 

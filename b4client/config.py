@@ -18,7 +18,7 @@ from b4client.model.errors import ConfigError
 from b4client.model.maprule import DEFAULT_OFFSET_LEN, MappingRule
 from b4client.model.portset import PortSet
 from b4client.model.settings import MECHANISMS, NatTimeouts, ProtocolSettings, SoftwireSettings, StaticSoftwire
-from b4client.model.softwire import Encapsulation, Mode, PortForward
+from b4client.model.softwire import FORWARD_PROTOCOLS, Encapsulation, Mode, PortForward
 
 DEFAULT_CONFIG = Path("/etc/b4client.toml")
 INSTANCE_CONFIGS = Path("/etc/b4client")
@@ -32,6 +32,8 @@ SOCKETS = ("auto", "udp", "packet")
 IPV4_MTU_FLOOR = 576
 IPV4_MTU_MAX = 65495
 MAX_FORWARDS = 1024
+ON_CHANGE = ("report", "move")
+"""What becomes of a forward whose port cannot be had: it waits and that is reported, or takes another port."""
 INTERFACE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,14}"
 MAX_RULES = 1024
 
@@ -264,10 +266,10 @@ def _path(key: str, value: object) -> Path:
 
 
 def read_forward(key: str, value: object) -> PortForward:
-    """One ``[[forward]]`` table: ``protocol``, ``port``, ``to`` and optionally ``to_port``."""
+    """One ``[[forward]]`` table: ``protocol``, ``port``, ``to`` and optionally ``to_port`` and ``on_change``."""
     if not isinstance(value, dict):
         raise ConfigError(key, f"must be a table with protocol, port, to, not {_kind(value)}")
-    _known(key, value, ("protocol", "port", "to", "to_port"))
+    _known(key, value, ("protocol", "port", "to", "to_port", "on_change"))
     for needed in ("protocol", "port", "to"):
         if needed not in value:
             raise ConfigError(f"{key}.{needed}", "is missing")
@@ -276,10 +278,11 @@ def read_forward(key: str, value: object) -> PortForward:
     if to.is_multicast or to.is_unspecified or to.is_loopback or to.is_link_local:
         raise ConfigError(f"{key}.to", f"{to} is no host of the LAN")
     return PortForward(
-        protocol=_choice(("tcp", "udp"))(f"{key}.protocol", value["protocol"]),
+        protocol=_choice(FORWARD_PROTOCOLS)(f"{key}.protocol", value["protocol"]),
         port=port,
         to=to,
         to_port=_integer(1, 65535)(f"{key}.to_port", value.get("to_port", port)),
+        move=_choice(ON_CHANGE)(f"{key}.on_change", value.get("on_change", "report")) == "move",
     )
 
 

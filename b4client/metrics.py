@@ -28,6 +28,9 @@ METRICS: Final[dict[str, tuple[str, str]]] = {
     "b4client_lease_rebind_in_seconds": ("gauge", "Time to T2; +Inf for an infinite lease."),
     "b4client_lease_expires_in_seconds": ("gauge", "Time to the end of the lease; +Inf for an infinite one."),
     "b4client_ports": ("gauge", "Ports of the leased set; 65536 for an address that is not shared."),
+    "b4client_port_use": ("gauge", "Ports of the set by protocol and state: used, time_wait, forwarded, free."),
+    "b4client_port_use_peak": ("gauge", "The most ports in use or in TIME_WAIT that any look saw, by protocol."),
+    "b4client_forwards": ("gauge", "Port forwards, by whether something can come in by them: active, inactive."),
     "b4client_softwire_up": ("gauge", "1 when the softwire's device is up."),
     "b4client_softwire_installed": ("gauge", "1 when the kernel is as the lease wants it."),
     "b4client_softwire_mtu_bytes": ("gauge", "IPv4 MTU of the softwire."),
@@ -118,6 +121,12 @@ def _lease(lease: Mapping[str, Any]) -> Iterator[Sample]:
 
 def _softwire(status: Mapping[str, Any]) -> Iterator[Sample]:
     observed = status.get("dataplane") or {}
+    for state in ("active", "inactive"):
+        yield "b4client_forwards", {"state": state}, (status.get("forwards") or {}).get(state, 0)
+    for protocol, use in ((status.get("port_use") or {}).get("protocols") or {}).items():
+        for state in ("used", "time_wait", "forwarded", "free"):
+            yield "b4client_port_use", {"protocol": protocol, "state": state}, use[state]
+        yield "b4client_port_use_peak", {"protocol": protocol}, use["peak"]
     yield "b4client_softwire_up", {}, bool(observed.get("up"))
     yield "b4client_softwire_installed", {}, bool((status.get("softwire") or {}).get("installed"))
     if observed.get("mtu"):

@@ -63,6 +63,8 @@ def render_status(answer: Mapping[str, Any], *, colour: bool = False, width: int
         if softwire.get("problem"):
             lines.append(line("", paint(f"problem: {softwire['problem']}", BAD)))
     lines += [line("device" if i == 0 else "", text) for i, text in enumerate(_device(dataplane))]
+    forwards = _forwards(answer.get("forwards") or {})
+    lines += [line("forwards" if i == 0 else "", paint(t, BAD) if bad else t) for i, (t, bad) in enumerate(forwards)]
     mending = _mending(answer.get("mending") or {})
     if mending is not None:
         text, trouble = mending
@@ -203,6 +205,20 @@ def _mesh(m: Mapping[str, Any]) -> list[str]:
         lines.append(f"{rule['ipv4']} to {rule['ipv6']}, {rule['ea_len']} EA bits: {traffic}")
     if m["count"] > MESH_LINES:
         lines.append(f"and {m['count'] - MESH_LINES} more (--json)")
+    return lines
+
+
+def _forwards(f: Mapping[str, Any]) -> list[tuple[str, bool]]:
+    """Lines about port forwards, and whether each is about something wrong; none when there are no forwards."""
+    lines: list[tuple[str, bool]] = []
+    if f.get("active") or f.get("inactive"):
+        moved = f", {f['moved']} of them moved" if f.get("moved") else ""
+        lines.append((f"{f['active']} active{moved}, {f['inactive']} inactive", False))
+    for one in f.get("inactive_ones") or ():
+        where = f"{one['protocol']} {one['port']} to {one['to']}:{one['to_port']}"
+        lines.append((f"{where} is inactive: {one['reason']}", True))
+    if f.get("problem"):
+        lines.append((str(f["problem"]), True))
     return lines
 
 

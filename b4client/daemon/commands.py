@@ -13,6 +13,7 @@ from b4client import api
 from b4client.config import STOP_POLICIES
 from b4client.daemon import clock, logs, privileges
 from b4client.daemon.control import Handler
+from b4client.daemon.forwardcommands import forward_commands
 from b4client.model.errors import ConfigError, ControlError, DataplaneError
 from b4client.protocol import events
 
@@ -66,7 +67,12 @@ def commands(daemon: Daemon) -> dict[str, Handler]:
             raise ControlError(f"the configuration cannot be used, the old one stays in force: {error}") from None
         return {"text": changes.text, "arguments": {"changed": changes.changed, "needs_restart": changes.restart}}
 
+    async def ports(_: dict[str, Any]) -> dict[str, Any]:
+        return {"text": "ports", "arguments": await daemon.port_watch.look()}
+
     return {
+        **forward_commands(daemon),
+        "ports": ports,
         "provision": provision,
         "status": answer_status,
         "metrics": answer_metrics,
@@ -81,8 +87,8 @@ def commands(daemon: Daemon) -> dict[str, Handler]:
     }
 
 
-async def status(daemon: Daemon) -> dict[str, Any]:
-    """The ``arguments`` of the answer to ``status``."""
+async def status(daemon: Daemon, *, fresh: bool = False) -> dict[str, Any]:
+    """The ``arguments`` of the answer to ``status``; ``fresh`` looks at the use of the ports for it."""
 
     def observe() -> Any:
         try:
@@ -102,6 +108,8 @@ async def status(daemon: Daemon) -> dict[str, Any]:
         **machine,
         "dataplane": await daemon.in_worker(observe),
         "mending": daemon.mender.snapshot(),
+        "forwards": daemon.forwards.summary(),
+        "port_use": await daemon.port_watch.summary(fresh=fresh),
         "process": {
             "started": round(time.time() - (now - daemon.timings["started_at"]), 3),
             "rss_bytes": _resident_octets(),
@@ -123,7 +131,7 @@ async def render_metrics(daemon: Daemon) -> str:
     """The status as Prometheus metrics."""
     from b4client import metrics
 
-    return metrics.render(await status(daemon))
+    return metrics.render(await status(daemon, fresh=True))
 
 
 def _resident_octets() -> int:

@@ -54,6 +54,7 @@ def tell(config: SoftwireConfig, lease: Lease4 | None, *, device: str) -> Told:
         "B4_DOMAIN": domain or "",
         "B4_SEARCH": " ".join(search),
         "B4_SERVER_ID": str(lease.server_id) if lease is not None else "",
+        "B4_FORWARDS": " ".join(f"{f.protocol}:{f.port}:{f.to}:{f.to_port}" for f in config.forwards),
         "B4_SHARED": "no" if ports is None else "yes",
         "B4_PORTS": "1-65535",
         "B4_PSID": "",

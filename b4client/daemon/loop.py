@@ -26,8 +26,10 @@ from b4client.config import Config, MetricsSettings
 from b4client.daemon import clock, logs, notify, privileges, resolver
 from b4client.daemon.commands import commands, render_metrics
 from b4client.daemon.control import ControlServer
+from b4client.daemon.forwards import Forwards
 from b4client.daemon.instance import device_lock, instance_lock, process_started_at, wait_for_interface
 from b4client.daemon.mend import Mender
+from b4client.daemon.portwatch import PortWatch
 from b4client.daemon.reload import Changes, compare
 from b4client.daemon.sockets import WanSocket
 from b4client.daemon.store import Store
@@ -102,6 +104,9 @@ class Daemon:
             )
             self.store = store
             self.wan_side = WanSide(settings, self._report)
+            kept = settings.daemon.state_dir / f"{settings.instance}.forwards.json"
+            self.forwards = Forwards(settings.softwire.forwards, kept, self._report)
+            self.port_watch = PortWatch(self)
             # Threads of their own: those that do the work are made with the privileges that are left by then.
             with ThreadPoolExecutor(2) as early:
                 # What the machine can do is known before the ACK, which may be there a few milliseconds after this.
@@ -118,7 +123,7 @@ class Daemon:
                 protocol,
                 wan=settings.wan,
                 mtu=settings.softwire.mtu,
-                forwards=settings.softwire.forwards,
+                forwards=self.forwards.wanted,
                 duid=protocol.duid or store.duid(hardware or None),
                 # The interface's name outlives its index (RFC 8415 12: the IAID must be the same after a restart).
                 iaid=zlib.crc32(settings.wan.encode()) if protocol.iaid is None else protocol.iaid,
@@ -186,9 +191,7 @@ class Daemon:
         policy = self._stop_policy
         log.info("stopping (%s)", policy)
         self.post(events.StopRequested(withdraw=policy != "keep", release=policy == "release"))
-        pending = [job for job in self._jobs if job.get_name() == "kernel"]
-        if pending:
-            await asyncio.wait(pending, timeout=STOP_TIMEOUT_S)
+        await self.kernel_settled()
         if self.hooks is not None:
             await self.hooks.settle()
 
@@ -209,7 +212,9 @@ class Daemon:
         if (old.protocol, old.softwire) != (new.protocol, new.softwire):
             await self.in_worker(lambda: self.dataplane.configure(new.softwire))
             installs, kept = self.installs, self.mender.kept
-            self.post(events.SettingsChanged(new.protocol, new.softwire.mtu, new.softwire.forwards))
+            self.forwards.configured = new.softwire.forwards
+            self.post(self.settings_event())
+            self.forwards.follow(self.forwards.in_force)
             if self.installs == installs and kept is not None and self.mender.kept is kept:
                 # The machine has no part in what has changed (timeouts, routes); the kernel has.
                 self._start(self._kernel_job(lambda: self._install(kept)), name="kernel")
@@ -219,6 +224,15 @@ class Daemon:
         level = "warning" if changes.restart else "info"
         self._report(effects.Report("reloaded", level, f"configuration read again, {changes.text}"))
         return changes
+
+    def settings_event(self) -> events.SettingsChanged:
+        """The settings in force, for the machine."""
+        return events.SettingsChanged(self.config.protocol, self.config.softwire.mtu, self.forwards.wanted)
+
+    async def kernel_settled(self) -> None:
+        """Return when the kernel has been given all that was wanted until now."""
+        if pending := [job for job in self._jobs if job.get_name() == "kernel"]:
+            await asyncio.wait(pending, timeout=STOP_TIMEOUT_S)
 
     async def _reload_by_signal(self) -> None:
         with contextlib.suppress(ConfigError):  # it has been reported
@@ -325,6 +339,7 @@ class Daemon:
         if isinstance(event, events.Installed) and not self._kernel_jobs:
             self.mender.keep(event.config)
             self._tell_hooks(event.config)
+            self.forwards.follow(event.config)
         if event is not None:
             self.post(event)
         if isinstance(event, events.Installed):
@@ -371,6 +386,7 @@ class Daemon:
         await self._kernel_job(self._withdraw)
         if not self._kernel_jobs:
             self._tell_hooks(None)
+            self.forwards.follow(None)
 
     def _prepare_address(self, address: IPv6Address) -> events.Event:
         try:

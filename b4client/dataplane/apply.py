@@ -18,6 +18,7 @@ from typing import Any
 
 from b4client.dataplane import capabilities, conntrack, loopdevice, nft, prefixlan, rtnl, sysctl, userspace
 from b4client.dataplane.capabilities import Capabilities
+from b4client.dataplane.forwardflush import flush_forwards
 from b4client.dataplane.memory import Memory, MemoryFile, digest
 from b4client.dataplane.meshview import view_mesh
 from b4client.dataplane.plan import RECIRCULATION, Plan, mesh_plan, plan
@@ -295,6 +296,9 @@ class Dataplane:
         if memory.binding and memory.binding != binding:
             self._flush(memory, config)
             changed = True
+        forwards = [[f.protocol, f.port, str(f.to), f.to_port] for f in config.forwards]
+        if memory.address and forwards != memory.forwards:
+            flush_forwards(memory.address, memory.forwards, forwards)
         for address in memory.wan_addresses:
             if target.wan_address is None or IPv6Address(address) != target.wan_address:
                 rtnl.delete_address6(memory.wan, IPv6Address(address))
@@ -311,6 +315,7 @@ class Dataplane:
             "wan_addresses": kept,
             "address": str(target.address),
             "binding": binding,
+            "forwards": forwards,
             "routes": [(str(r.destination), r.metric) for r in target.routes],
             "nat": target.nat,
             "nat_problem": nat_problem or "",

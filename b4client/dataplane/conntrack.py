@@ -10,6 +10,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from b4client.dataplane import rtnl
+from b4client.dataplane.ctdump import Flow
 from b4client.model.portset import PortSet
 
 
@@ -33,6 +34,27 @@ def flush(address: IPv4Address, *, keep: PortSet | None = None) -> int:
                 if error.code != errno.ENOENT:  # it ended by itself meanwhile
                     raise rtnl.dataplane_error("flush the NAT table", error) from None
     return count
+
+
+def delete(flow: Flow) -> bool:
+    """Delete one entry; False when it has ended by itself meanwhile. Raises DataplaneError."""
+    from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple
+
+    original = NFCTAttrTuple(
+        saddr=socket.inet_ntoa(flow.source),
+        daddr=socket.inet_ntoa(flow.destination),
+        proto=flow.protocol,
+        sport=flow.source_port,
+        dport=flow.destination_port,
+    )
+    with _socket() as ct:
+        try:
+            ct.entry("del", tuple_orig=original)
+        except rtnl.netlink_error() as error:
+            if error.code != errno.ENOENT:
+                raise rtnl.dataplane_error("flush the NAT table", error) from None
+            return False
+    return True
 
 
 @contextmanager

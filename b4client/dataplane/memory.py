@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ class Memory:
     """``ruleset`` is the nft text last applied and ``listing`` the digest of what the kernel then listed; ``sysctls``
     are values from before we changed them; ``wan_addresses`` are ours on ``wan``; ``address`` is the public one whose
     conntrack entries are ours; ``lan_addresses`` are ours on interfaces of the LAN, ``lan_missing`` one that is not
-    there; ``nat`` is the design in force and ``nat_problem`` why it is not the exact one."""
+    there; ``forwards`` are those in the rules, as [protocol, port, to, to_port]; ``nat`` is the design in force and
+    ``nat_problem`` why it is not the exact one."""
 
     device: str = ""
     kind: str = ""
@@ -32,6 +34,7 @@ class Memory:
     listing: str = ""
     lan_addresses: list[tuple[str, str]] = field(default_factory=list)
     lan_missing: str = ""
+    forwards: list[list[Any]] = field(default_factory=list)
     nat: str = ""
     nat_problem: str = ""
 
@@ -57,6 +60,7 @@ class MemoryFile:
             memory = Memory(**known)
             memory.routes = [(str(d), int(m)) for d, m in memory.routes]
             memory.lan_addresses = [(str(i), str(a)) for i, a in memory.lan_addresses]
+            memory.forwards = [[str(p), int(a), str(IPv4Address(to)), int(b)] for p, a, to, b in memory.forwards]
             memory.sysctls = {str(k): str(v) for k, v in memory.sysctls.items()}
             return memory
         except (OSError, ValueError, TypeError, AttributeError):

@@ -32,14 +32,22 @@ class Encapsulation(enum.Enum):
     USERSPACE = "userspace"
 
 
+FORWARD_PROTOCOLS = ("tcp", "udp", "udplite", "dccp", "sctp")
+"""What has ports and can be forwarded, in nft's words."""
+
+
 @dataclass(frozen=True, slots=True)
 class PortForward:
-    """Inbound ``protocol`` (``"tcp"``, ``"udp"``) on ``port`` of the shared address goes to ``to`` on ``to_port``."""
+    """Inbound ``protocol`` (one of FORWARD_PROTOCOLS) on ``port`` of the shared address goes to ``to`` on ``to_port``.
+
+    ``move`` is a wish: when ``port`` cannot be had, another port of the set will do (see ``forwards.place``).
+    """
 
     protocol: str
     port: int
     to: IPv4Address
     to_port: int
+    move: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+from b4client.model.forwards import in_force
 from b4client.model.lease import Lease4
 from b4client.model.maprule import MapCe, MappingRule, lw_address, map_ce, select_bmr
 from b4client.model.portset import PortSet
@@ -161,7 +162,8 @@ def choose_softwire(
     mtu: int | None,
     forwards: tuple[PortForward, ...],
 ) -> SoftwireConfig:
-    """The softwire of ``way``. Raises Unfit when something is missing or contradicts something else."""
+    """The softwire of ``way``, with those of the ``forwards`` that its ports allow. Raises Unfit when something is
+    missing or contradicts something else."""
     remote = _far_end(way, provisioning, settings, wan, lease)
     parts = _parts(way, provisioning, settings, wan, lease)
     local = parts.local if settings.local is None else settings.local
@@ -182,7 +184,7 @@ def choose_softwire(
         own,
         mtu,
         rules=parts.rules,
-        forwards=forwards,
+        forwards=in_force(forwards, way.mode, parts.ports),
         ipv4_prefix=parts.prefix,
         interface_identifier=settings.interface_identifier if way.mode is Mode.MAP_E else "rfc7597",
     )

@@ -3,7 +3,7 @@ _b4client() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command=${COMP_WORDS[1]}
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W 'run status monitor metrics renew rebind release restart reload stop provision log-level lab calc decode doctor completion --help --version' -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W 'run status monitor metrics renew rebind release restart reload stop provision log-level lab calc decode doctor forward ports completion --help --version' -- "$cur")
         return
     fi
     case $command,$prev in
@@ -60,6 +60,13 @@ _b4client() {
         doctor,--config) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return ;;
         doctor,--ping) :; return ;;
         doctor,--stun) :; return ;;
+        forward,--run-dir) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
+        forward,--instance) mapfile -t COMPREPLY < <(compgen -W "$(ls /sys/class/net 2>/dev/null)" -- "$cur"); return ;;
+        forward,--wan) mapfile -t COMPREPLY < <(compgen -W "$(ls /sys/class/net 2>/dev/null)" -- "$cur"); return ;;
+        ports,--run-dir) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
+        ports,--instance) mapfile -t COMPREPLY < <(compgen -W "$(ls /sys/class/net 2>/dev/null)" -- "$cur"); return ;;
+        ports,--wan) mapfile -t COMPREPLY < <(compgen -W "$(ls /sys/class/net 2>/dev/null)" -- "$cur"); return ;;
+        ports,--interval) :; return ;;
     esac
     case $command in
         run) mapfile -t COMPREPLY < <(compgen -W '-h --help --config --wan --state-dir --run-dir --encapsulation --device --br --server --dhcp6 --psid-len-hint --no-start-delay --on-stop --log-format --log-level -v --verbose --check' -- "$cur") ;;
@@ -78,6 +85,8 @@ _b4client() {
         calc) mapfile -t COMPREPLY < <(compgen -W '-h --help portset map lw port' -- "$cur") ;;
         decode) mapfile -t COMPREPLY < <(compgen -f -W '-h --help -v --verbose --json' -- "$cur") ;;
         doctor) mapfile -t COMPREPLY < <(compgen -W '-h --help --run-dir --instance --wan --config --ping --stun --json' -- "$cur") ;;
+        forward) mapfile -t COMPREPLY < <(compgen -W '-h --help --run-dir --instance --wan --json --any-port add del list tcp udp udplite dccp sctp' -- "$cur") ;;
+        ports) mapfile -t COMPREPLY < <(compgen -W '-h --help --run-dir --instance --wan --json --watch --interval' -- "$cur") ;;
         completion) mapfile -t COMPREPLY < <(compgen -W '-h --help bash zsh' -- "$cur") ;;
     esac
 }

@@ -94,9 +94,11 @@ DETAILS = {
     "nat.timeouts.icmp": "ICMP queries (RFC 5508 REQ-2: at least 60).",
     "daemon.log_level": "How much is logged.",
     "forward.protocol": "Protocol.",
-    "forward.port": "Port of the shared address; one of the set, else nothing comes in.",
+    "forward.port": "Port of the shared address; one of the set, else the forward waits or moves.",
     "forward.to": "IPv4 address of the host in the LAN.",
     "forward.to_port": "Port of that host; the same as port when it is not given.",
+    "forward.on_change": "When the port is not in the set (any more): report leaves the forward inactive and says so, "
+    "until the set has the port; move gives it another port of the set.",
 }
 
 
@@ -228,10 +230,11 @@ def written_tables() -> dict[str, dict[str, tuple[Callable[[str, object], object
         "static": static,
         "static.rule": rule,
         "forward": {
-            "protocol": (config._choice(("tcp", "udp")), None),
+            "protocol": (config._choice(config.FORWARD_PROTOCOLS), None),
             "port": (port, None),
             "to": (config._ipv4, None),
             "to_port": (port, None),
+            "on_change": (config._choice(config.ON_CHANGE), show("report")),
         },
     }
 
@@ -438,7 +441,7 @@ def man_program() -> str:
         "Settings, see",
         ".Xr b4client.toml 5 .",
         ".It Pa /var/lib/b4client",
-        "The lease of each instance and the DUID: what survives a reboot.",
+        "The lease of each instance, its forwards by command, and the DUID: what survives a reboot.",
         ".It Pa /run/b4client",
         "Control socket and lock of each instance, and what is remembered of the kernel's state.",
         ".El",
@@ -452,6 +455,8 @@ def man_program() -> str:
         "Wrong usage.",
         f".It {cli.EXIT_NOT_RUNNING}",
         "Not running, or the running one refused.",
+        ".It 4",
+        "Warnings only (doctor); done, but not kept over a restart (forward).",
         f".It {cli.EXIT_CONFIG}",
         "Wrong configuration: starting again does not help.",
         ".El",
@@ -460,6 +465,12 @@ def man_program() -> str:
         ".Bd -literal -offset indent",
         "b4client run \\-\\-wan eth0",
         "b4client status",
+        ".Ed",
+        ".Pp",
+        "A web server in the LAN, on the port of the set that it gets, and how the set is used:",
+        ".Bd -literal -offset indent",
+        "b4client forward add tcp 80 192.168.1.10 \\-\\-any\\-port",
+        "b4client ports \\-\\-watch",
         ".Ed",
         ".Pp",
         "Which ports are those of PSID 0x34 of 8 bits at offset 6:",

@@ -66,6 +66,7 @@ def test_everything_is_told() -> None:
         "B4_DOMAIN": "example.net",
         "B4_SEARCH": "example.net lan.example.net",
         "B4_SERVER_ID": "192.0.2.1",
+        "B4_FORWARDS": "",
         "B4_SHARED": "yes",
         "B4_PORTS": " ".join(f"{r.first}-{r.last}" for r in PORTS.ranges()),
         "B4_PSID": "52",

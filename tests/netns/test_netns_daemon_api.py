@@ -109,7 +109,14 @@ def test_every_answer_keeps_the_schema(testbed: Testbed, client_in: Callable[...
         call(client, "renew")
         wait_until(lambda: any(e["kind"] == "renewed" for e in events()), 10, "the renewal")
         call(client, "rebind")
+        forward = {"protocol": "tcp", "port": 80, "to": "192.168.1.10", "to_port": 8080, "on_change": "move"}
+        check(forward, "arguments", "properties", "forward-add")
+        assert call(client, "forward-add", **forward)["forward"]["active"]
+        call(client, "forward-list")
+        call(client, "ports")
         text = call(client, "metrics")["metrics"]
+        call(client, "status")
+        call(client, "forward-del", protocol="tcp", port=80)
         testbed.cpe.run("nft", "flush", "ruleset")
         wait_until(lambda: any(e["kind"] == "mended" for e in events()), 10, "the event")
         call(client, "status")

@@ -34,7 +34,7 @@ def options(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 def configuration_keys() -> set[str]:
     names = {setting.rpartition(".")[2] for setting in tools.settings()}
-    return names | set(config.RULE_KEYS) | {"interface", "protocol", "port", "to", "to_port"}
+    return names | set(config.RULE_KEYS) | {"interface", "protocol", "port", "to", "to_port", "on_change"}
 
 
 @pytest.mark.parametrize("script", ["generate.py", "ledger.py"])

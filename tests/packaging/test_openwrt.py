@@ -198,14 +198,14 @@ def test_every_key_of_a_rule_can_be_made_in_uci() -> None:
 def test_forwards_of_this_interface_and_of_all(openwrt: OpenWrt) -> None:
     openwrt.uci(
         "forward a\na.instance=wan4\na.protocol=tcp\na.port=13312\na.to=192.168.1.10\na.to_port=80\n"
-        "forward b\nb.protocol=udp\nb.port=13313\nb.to=192.168.1.11\n"
+        "forward b\nb.protocol=udp\nb.port=13313\nb.to=192.168.1.11\nb.on_change=move\n"
         "forward c\nc.instance=other\nc.protocol=udp\nc.port=13314\nc.to=192.168.1.12\n"
     )
     assert openwrt.handler("proto_b4client_setup wan4").returncode == 0
     forwards = openwrt.settings("wan4").softwire.forwards
-    assert [(f.protocol, f.port, f.to, f.to_port) for f in forwards] == [
-        ("tcp", 13312, IPv4Address("192.168.1.10"), 80),
-        ("udp", 13313, IPv4Address("192.168.1.11"), 13313),
+    assert [(f.protocol, f.port, f.to, f.to_port, f.move) for f in forwards] == [
+        ("tcp", 13312, IPv4Address("192.168.1.10"), 80, False),
+        ("udp", 13313, IPv4Address("192.168.1.11"), 13313, True),
     ]
 
 

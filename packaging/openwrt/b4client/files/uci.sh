@@ -101,7 +101,7 @@ b4_write_table() {
 
 # For config_foreach: a "config forward" and a "config rule" section.
 b4_write_forward() { # SECTION INSTANCE
-	b4_write_table "$1" "$2" forward protocol:text port:number to:text to_port:number
+	b4_write_table "$1" "$2" forward protocol:text port:number to:text to_port:number on_change:text
 }
 
 b4_write_rule() { # SECTION INSTANCE
