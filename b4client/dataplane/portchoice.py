@@ -187,7 +187,7 @@ class PortChoice:
         return [
             "  # source NAT of new flows; only the first packet of a flow comes here",
             "  chain source_nat {",
-            "    type nat hook postrouting priority srcnat; policy accept;",
+            "    type nat hook postrouting priority srcnat - 1; policy accept;",
             f"    oifname {self.device} goto choose_port",
             *(
                 [f"    iifname != {self.device} ct status dnat ct original ip daddr {self.address} goto choose_once"]
