@@ -253,12 +253,15 @@ def _firewalld(chain: Chain, scene: Scene) -> str:
             f"in the zone of {scene.wan}: {p} --zone=ZONE --add-rich-rule='{rules}'; "
             f"{p} --zone=ZONE --add-service=dhcpv6-client; firewall-cmd --reload"
         )
-    devices = " ".join(f"--add-interface={d}" for d in _devices(scene))
-    return (
-        f"{p} --new-zone=b4; {p} --zone=b4 --add-forward {devices}; {p} --new-policy=lan-b4; "
-        f"{p} --policy=lan-b4 --add-ingress-zone=ZONE-OF-THE-LAN --add-egress-zone=b4 --set-target=ACCEPT; "
-        "firewall-cmd --reload"
-    )
+    zone = [f"{p} --new-zone=b4", f"{p} --zone=b4 --add-forward"]
+    zone += [f"{p} --zone=b4 --add-interface={device}" for device in _devices(scene)]
+    policy = [
+        f"{p} --new-policy=lan-b4",
+        f"{p} --policy=lan-b4 --add-ingress-zone=ZONE-OF-THE-LAN",
+        f"{p} --policy=lan-b4 --add-egress-zone=b4",
+        f"{p} --policy=lan-b4 --set-target=ACCEPT",
+    ]
+    return "; ".join((*zone, *policy, "firewall-cmd --reload"))
 
 
 def _fw4(chain: Chain, scene: Scene) -> str:
