@@ -102,6 +102,7 @@ async def status(daemon: Daemon) -> dict[str, Any]:
         **machine,
         "dataplane": await daemon.in_worker(observe),
         "mending": daemon.mender.snapshot(),
+        "conflicts": api.jsonable(await daemon.neighbourhood.current()),
         "process": {
             "started": round(time.time() - (now - daemon.timings["started_at"]), 3),
             "rss_bytes": _resident_octets(),

@@ -28,6 +28,7 @@ from b4client.daemon.commands import commands, render_metrics
 from b4client.daemon.control import ControlServer
 from b4client.daemon.instance import device_lock, instance_lock, process_started_at, wait_for_interface
 from b4client.daemon.mend import Mender
+from b4client.daemon.neighbourhood import Neighbourhood
 from b4client.daemon.reload import Changes, compare
 from b4client.daemon.sockets import WanSocket
 from b4client.daemon.store import Store
@@ -143,6 +144,7 @@ class Daemon:
                 say=lambda remark: self._report(effects.Report(remark.kind, remark.level, remark.text)),
             )
             undo.callback(self.mender.close)
+            self.neighbourhood = Neighbourhood(self.dataplane, in_worker=self.in_worker, say=self._report)
             doorbell = Doorbell(self.loop, lambda: self._start(self._look_at_link()))
             undo.callback(doorbell.close)
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -329,6 +331,8 @@ class Daemon:
             self.post(event)
         if isinstance(event, events.Installed):
             await self.in_worker(self.dataplane.note_listing)
+            if not self._kernel_jobs:
+                await self.neighbourhood.look(event.config)
 
     async def _address_job(self, address: IPv6Address) -> None:
         # A mend would take away the address that nothing uses yet. Where no softwire follows, the present one stays.
@@ -370,6 +374,7 @@ class Daemon:
     async def _withdraw_job(self) -> None:
         await self._kernel_job(self._withdraw)
         if not self._kernel_jobs:
+            await self.neighbourhood.look(None)
             self._tell_hooks(None)
 
     def _prepare_address(self, address: IPv6Address) -> events.Event:

@@ -18,7 +18,10 @@ from typing import Any
 
 from b4client.dataplane import capabilities, conntrack, loopdevice, nft, rtnl, sysctl, userspace
 from b4client.dataplane.capabilities import Capabilities
+from b4client.dataplane.foreign import lans
 from b4client.dataplane.memory import Memory, MemoryFile, digest
+from b4client.dataplane.neighbours import Conflict, Scene
+from b4client.dataplane.neighbours import find as find_conflicts
 from b4client.dataplane.plan import RECIRCULATION, Plan, plan
 from b4client.dataplane.recirculation import LoopPlan, loop_plan
 from b4client.dataplane.ruleset import table_name
@@ -551,6 +554,23 @@ class Dataplane:
         if memory.nat == RECIRCULATION and not loopdevice.present(loop_plan(self._device)):
             problem = "the veth pair of its loop is gone or down: new flows have one try each"
         return {"design": memory.nat or None, "problem": problem}
+
+    def conflicts(self, config: SoftwireConfig) -> list[Conflict]:
+        """What nft's rules of others do to the softwire, as far as nft itself knows (not what iptables' extensions
+        match: ``b4client doctor`` asks iptables too). Raises DataplaneError."""
+        loop = loop_plan(self._device) if self._remembered().nat == RECIRCULATION else None
+        scene = Scene(
+            self._device,
+            config.wan,
+            str(config.ipv4),
+            lans(self._device, config.wan),
+            loop,
+            str(config.remote),
+            str(config.local),
+            default_route=self._settings.default_route,
+            inbound=bool(config.forwards or self._settings.accept_local),
+        )
+        return find_conflicts(self._rules().list_ruleset(), scene)
 
     def close(self) -> None:
         """Free what this process holds; the softwire stays."""

@@ -49,7 +49,6 @@ _PORTS: Final = {
     "--dports": "dport",
     "--sports": "sport",
 }
-_STANDALONE: Final = frozenset({"--syn", "--log-uid", "--random", "--random-fully", "--fragment", "-f"})
 
 
 def objects(text: str, *, family: str = "ip", suffix: str = "") -> list[dict[str, Any]]:
@@ -82,18 +81,18 @@ def _match(left: dict[str, Any], right: Any, *, inverted: bool) -> dict[str, Any
 def _expressions(words: list[str], family: str) -> Iterator[dict[str, Any]]:
     inverted = False
     module = ""
-    rest = iter(words)
-    for word in rest:
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
         if word == "!":
             inverted = True
             continue
-        if word in _STANDALONE:
-            yield {"unknown": word}
-            inverted = False
-            continue
         if word == "--invert" and module == "rpfilter":
             continue  # "-m rpfilter --invert -j DROP" is how it is used: below
-        value = next(rest, "")
+        values = []
+        while rest and not (rest[0] == "!" or rest[0].startswith("-")):
+            values.append(rest.pop(0))
+        value = values[0] if values else ""
         if word == "-m":
             module = value
             if module == "rpfilter":
@@ -118,9 +117,6 @@ def _expressions(words: list[str], family: str) -> Iterator[dict[str, Any]]:
             left = {"&": [left, int(mask, 0)]} if mask else left
             known = _match(left, int(mark, 0), inverted=inverted)
             yield known if module == "mark" else {"unknown": f"connection mark {value}"}
-        elif word == "--tcp-flags":
-            next(rest, "")  # the flags that must be set; the value were those that are looked at
-            yield {"unknown": word}
         elif word in ("--dst-type", "--src-type"):
             flag = "daddr" if word == "--dst-type" else "saddr"
             yield _match({"fib": {"result": "type", "flags": [flag]}}, value.lower(), inverted=inverted)

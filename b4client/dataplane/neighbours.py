@@ -1,4 +1,4 @@
-"""Other people's packet filters beside ours: which of them stand in the way of the softwire, and what to tell them. Pure.
+"""Other people's packet filters beside ours: which stand in the way of the softwire, and what to tell them. Pure.
 
 Every packet that the softwire and its NAT need is walked through the rules of others (``fate``). What is dropped for
 certain, or translated before our NAT sees it, is a conflict, with the commands that end it in the language of whoever

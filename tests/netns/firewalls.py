@@ -1,4 +1,4 @@
-"""Other people's firewalls in a namespace: ufw, firewalld and iptables as they are; Docker's and fw4's rules as they are
+"""Other people's firewalls in a namespace: ufw, firewalld and iptables as they are; Docker's and fw4's rules as
 documented. Each has files of its own: nothing of the machine's is changed."""
 
 from __future__ import annotations
@@ -165,6 +165,15 @@ class Firewall:
     def ended(self, pid: int) -> bool:
         """True when there is no such process."""
         return not Path(f"/proc/{pid}").exists()
+
+
+def has_nft_compat(namespace: Namespace) -> bool:
+    """True when the kernel takes iptables' extensions in nft's rules."""
+    rule = ("OUTPUT", "-m", "conntrack", "--ctstate", "INVALID", "-j", "ACCEPT")
+    if namespace.run("iptables-nft", "-A", *rule, check=False).returncode:
+        return False
+    namespace.run("iptables-nft", "-D", *rule)
+    return True
 
 
 def ufw(namespace: Namespace, scratch: Path) -> Firewall:
