@@ -1,4 +1,4 @@
-"""What other people's packet filters do to the softwire, for ``status``: looked at when it was installed, and again while
+"""What other people's packet filters do to the softwire, for ``status``: seen when it was installed, and again while
 something is wrong. Who wants to know more runs ``b4client doctor``."""
 
 from __future__ import annotations
