@@ -407,6 +407,7 @@ class Daemon:
             self._socket.guard(new.addresses)
         moved = new is not None and new.up and (replaced or old is None or not old.up)
         self.post(self._link_event(new, moved=moved))
+        self.mender.ring()  # the softwire's route comes and goes with the WAN's carrier
 
     def _observe_link(self) -> rtnl.LinkState | None:
         """The WAN without the addresses that are there because of us: they say nothing about the provider."""

@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 from typing import Any
 
-from b4client.dataplane import capabilities, conntrack, loopdevice, nft, rtnl, sysctl, userspace
+from b4client.dataplane import capabilities, conntrack, loopdevice, nft, rtnl, sharing, sysctl, userspace
 from b4client.dataplane.capabilities import Capabilities
 from b4client.dataplane.foreign import lans
 from b4client.dataplane.memory import Memory, MemoryFile, digest
@@ -81,6 +81,7 @@ class Dataplane:
         self._capabilities: Capabilities | None = None
         self._standby: userspace.Standby | None = None
         self._unlisted: tuple[tuple[str, str], ...] | None = None
+        self._wan_up: bool | None = None
 
     # ---- what the machine can do
 
@@ -168,7 +169,7 @@ class Dataplane:
             path_mtu = rtnl.path_mtu(config.remote) or wan.mtu or DEFAULT_PATH_MTU
 
             def planned(recirculation: bool) -> Plan:
-                return plan(
+                wanted = plan(
                     config,
                     self._settings,
                     encapsulation=found.encapsulation(self._settings.encapsulation),
@@ -176,6 +177,8 @@ class Dataplane:
                     ct_timeouts=found.ct_timeouts,
                     recirculation=recirculation,
                 )
+                # Without a carrier the route would only keep another uplink's, of a larger metric, from being used.
+                return wanted if wan.up else replace(wanted, routes=())
 
             memory = self._remembered()
             target = planned(found.recirculation is None)
@@ -197,6 +200,10 @@ class Dataplane:
                 changed |= self._load_rules(target, memory, undo)
                 changed |= link.result()
                 changed |= self._set_up(target, memory, undo)
+                # Routes that follow the WAN's carrier are no repair.
+                routed = self._follow_routes(target, memory, undo)
+                changed |= routed and self._wan_up in (None, wan.up)
+                self._wan_up = wan.up
                 changed |= self._settle(target, config, problem, memory)
                 if changed:
                     self._verify(target)
@@ -259,8 +266,11 @@ class Dataplane:
             rtnl.set_link(self._device, up=True)
             undo.add("link up", partial(rtnl.set_link, self._device, up=False))
             changed = True
-        changed |= self._route(target, tunnel.index, memory, undo)
         return changed
+
+    def _follow_routes(self, target: Plan, memory: Memory, undo: Undo) -> bool:
+        tunnel = rtnl.observe_tunnel(self._device)
+        return tunnel is not None and self._route(target, tunnel.index, memory, undo)
 
     def _settle(self, target: Plan, config: SoftwireConfig, nat_problem: str | None, memory: Memory) -> bool:
         """What only goes once the new state stands: old NAT entries, old addresses, a loop that is no longer used."""
@@ -329,7 +339,14 @@ class Dataplane:
             if memory is not None and present is not None:
                 memory.sysctls.setdefault(path, present)
                 self._file.save(memory)
-            sysctl.write(path, value)
+            try:
+                sysctl.write(path, value)
+            except DataplaneError:
+                # What was not changed need not be put back, which would fail for the same reason.
+                if memory is not None and memory.sysctls.get(path) == present:
+                    del memory.sysctls[path]
+                    self._file.save(memory)
+                raise
             if present is not None:
                 old = present
                 undo.add(path, lambda path=path, old=old: sysctl.write(path, old))  # type: ignore[misc]
@@ -488,6 +505,7 @@ class Dataplane:
 
     def _take_away(self, memory: Memory) -> list[str]:
         problems: list[str] = []
+        before = sharing.give_up(self._run_dir, self._device, memory.sysctls)
 
         def attempt(step: Callable[[], object]) -> None:
             try:
@@ -517,7 +535,7 @@ class Dataplane:
         attempt(lambda: loopdevice.remove(loop_plan(self._device)))
         attempt(remove_addresses)
         attempt(flush)
-        for path, value in memory.sysctls.items():
+        for path, value in before.items():
             attempt(lambda path=path, value=value: sysctl.write(path, value))  # type: ignore[misc]
         return problems
 

@@ -588,6 +588,7 @@ def delete_route4(name: str, destination: IPv4Network, metric: int) -> None:
     index = _index(name)
     _do(
         f"remove the route {destination}",
-        lambda ipr: ipr.route("del", dst=str(destination), oif=index, priority=metric),
+        # Without the scope pyroute2 asks for one of scope universe, and there is no such route.
+        lambda ipr: ipr.route("del", dst=str(destination), oif=index, priority=metric, scope=SCOPE_LINK),
         fine=frozenset({errno.ESRCH}),
     )
