@@ -247,6 +247,8 @@ class Daemon:
 
     def _carry_out(self, effect: effects.Effect) -> None:
         match effect:
+            case effects.Send(after_kernel=True):
+                self._start(self._send_later(effect), name="kernel")
             case effects.Send():
                 self._send(effect)
             case effects.SaveLease(lease, source):
@@ -283,6 +285,18 @@ class Daemon:
             self._socket.send(effect.data, effect.destination, effect.source)
         except OSError as error:
             self.post(events.SendFailed(f"{effect.destination}: {error.strerror}"))
+
+    async def _send_later(self, effect: effects.Send) -> None:
+        """In the worker thread: between the changes that were asked for before and after it."""
+        await self.in_worker(lambda: self._send_now(effect))
+
+    def _send_now(self, effect: effects.Send) -> None:
+        try:
+            if self._socket is not None:
+                self._socket.send(effect.data, effect.destination, effect.source)
+        except OSError as error:
+            failed = events.SendFailed(f"{effect.destination}: {error.strerror}")
+            self.loop.call_soon_threadsafe(self.post, failed)
 
     def _received(self, data: bytes, source: IPv6Address) -> None:
         self.post(events.DatagramReceived(data, source))

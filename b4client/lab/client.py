@@ -19,8 +19,8 @@ LOG_TAIL = 25
 class Client:
     """``b4client run`` inside ``namespace``, with its state, sockets and log below ``directory``.
 
-    ``encapsulation`` is auto, kernel or userspace; ``options`` are further arguments of ``b4client run``; ``wan`` is the
-    interface and the instance's name.
+    ``encapsulation`` is auto, kernel or userspace; ``options`` are further arguments of ``b4client run``. ``wan``
+    is another interface than "wan", or that one beside others: then commands name the instance.
     """
 
     def __init__(
@@ -30,15 +30,16 @@ class Client:
         *,
         encapsulation: str = "auto",
         options: tuple[str, ...] = (),
-        wan: str = WAN,
+        wan: str | None = None,
     ) -> None:
         self._namespace = namespace
-        self._wan = wan
+        self._wan = wan or WAN
+        self._named = [] if wan is None else ["--instance", wan]
         self.state_dir = directory / "state"
         self.run_dir = directory / "run"
         self.log_file = directory / "daemon.log"
         self._arguments = [
-            *("--wan", wan, "--state-dir", str(self.state_dir), "--run-dir", str(self.run_dir)),
+            *("--wan", self._wan, "--state-dir", str(self.state_dir), "--run-dir", str(self.run_dir)),
             *("--encapsulation", encapsulation, "--no-start-delay", "--log-format", "json"),
             *options,
         ]
@@ -101,7 +102,7 @@ class Client:
     def command(self, *arguments: str) -> str:
         """``b4client ARGUMENTS --run-dir ...`` as a user types it; its output. Raises LabError when it fails."""
         verb, *rest = arguments
-        where = ("--run-dir", str(self.run_dir), "--instance", self._wan)
+        where = ["--run-dir", str(self.run_dir), *self._named]
         return self._namespace.run(*self._argv(verb, *where, *rest)).stdout
 
     def events(self) -> list[dict[str, Any]]:
