@@ -426,13 +426,17 @@ class Daemon:
     def _observe_link(self) -> rtnl.LinkState | None:
         """The WAN without the addresses that are there because of us: they say nothing about the provider."""
         link, own = rtnl.observe_link(self.config.wan), self.dataplane.own_addresses()
-        return link and replace(link, addresses=tuple(a for a in link.addresses if a not in own))
+        if link is None:
+            return None
+        addresses = tuple(a for a in link.addresses if a not in own)
+        elsewhere = () if addresses else rtnl.addresses6_elsewhere(link.index)
+        return replace(link, addresses=addresses, elsewhere=elsewhere)
 
     @staticmethod
     def _link_event(link: rtnl.LinkState | None, *, moved: bool) -> events.LinkChanged:
         if link is None:
             return events.LinkChanged(False, None, ())
-        return events.LinkChanged(link.up, link.link_local, link.addresses, moved)
+        return events.LinkChanged(link.up, link.link_local, link.addresses, moved, link.elsewhere)
 
     async def _export(self, settings: MetricsSettings) -> None:
         """Have metrics served as ``settings`` say."""

@@ -356,8 +356,16 @@ class Agent:
 
     @property
     def _addresses(self) -> tuple[IPv6Address, ...]:
-        """The WAN's addresses but for the one that is there because of us: it says nothing about the provider's."""
-        return tuple(a for a in self._link.addresses if a not in self._keeper.made)
+        """The WAN's addresses but for the one that is there because of us: it says nothing about the provider's.
+
+        On an unnumbered WAN (RFC 7084 WAA-7) those of other interfaces that lie in a prefix delegated by this provider:
+        any other might be another provider's, or nobody's.
+        """
+        own = tuple(a for a in self._link.addresses if a not in self._keeper.made)
+        if own or not self._link.elsewhere:
+            return own
+        delegated = (*(item.network for item in self._lease6.prefixes), *self._settings.prefixes)
+        return tuple(a for a in self._link.elsewhere if any(a in network for network in delegated))
 
     @property
     def _has_prefix(self) -> bool:
