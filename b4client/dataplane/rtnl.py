@@ -51,8 +51,8 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class LinkState:
     """An interface as it is. ``up`` means IFF_UP and carrier; ``addresses`` are the global and unique-local ones that
-    may be used as a source now (not tentative, deprecated or failed), stable before temporary ones. ``elsewhere`` is what
-    ``addresses6_elsewhere`` found, for who asked it."""
+    may be used as a source now (not tentative, deprecated or failed), stable before temporary ones. ``elsewhere`` is
+    what ``addresses6_elsewhere`` found, for who asked it."""
 
     index: int
     name: str
