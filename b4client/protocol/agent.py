@@ -281,7 +281,8 @@ class Agent:
         messages = self._dhcp6.release(now)
         self._follow_lease6(now)
         self._ask(messages, now)
-        self._effects += self._hold_back_sends()
+        last_words = self._hold_back_sends()
+        self._effects += last_words
 
     def _hold_back_sends(self) -> list[Effect]:
         """What is to be sent so far, for later: a server hears of a release when nothing is used of it any more
