@@ -67,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--psid-len-hint", type=int, metavar="K", help="ask for a port set of 2^(16-K) ports")
     run.add_argument("--no-start-delay", action="store_true", help="no random waits before the first messages")
     run.add_argument("--on-stop", choices=STOP_POLICIES, help="what SIGTERM does to the softwire (default withdraw)")
-    run.add_argument("--log-format", choices=LOG_FORMATS)
+    run.add_argument("--log-format", choices=LOG_FORMATS, help="text or json on stderr, or syslog (default text)")
     run.add_argument("--log-level", choices=LOG_LEVELS)
     run.add_argument("-v", "--verbose", action="store_true", help="the same as --log-level debug")
     run.add_argument("--check", action="store_true", help="only check the configuration")
@@ -100,6 +100,15 @@ def build_parser() -> argparse.ArgumentParser:
     _target(stop, as_json=True)
     stop.add_argument("--policy", choices=STOP_POLICIES, default="withdraw", help="what becomes of the softwire")
     stop.set_defaults(func=_stop)
+    teardown = commands.add_parser(
+        "teardown",
+        help="take down what an ended daemon left in the kernel",
+        description="Takes down the softwire, NAT, addresses and settings of a daemon that has ended and left them, "
+        "by what it noted in the run directory. Refused while it runs. Doing it twice does no harm.",
+    )
+    _target(teardown, as_json=True)
+    teardown.add_argument("--device", metavar="NAME", help="the softwire's interface, where the run directory is lost")
+    teardown.set_defaults(func=_teardown)
     provision = commands.add_parser(
         "provision",
         help="take over what another DHCPv6 client got",
@@ -258,6 +267,22 @@ def _stop(args: argparse.Namespace) -> int:
             os.close(descriptor)
         if not ready:
             raise ControlError(f"b4client (pid {pid}) is still ending")
+    return EXIT_OK
+
+
+def _teardown(args: argparse.Namespace) -> int:
+    from b4client.daemon import teardown
+
+    run_dir = args.run_dir or Path(os.environ.get(RUN_DIR_VARIABLE) or DaemonSettings().run_dir)
+    left = teardown.find(run_dir, args.instance, args.device)
+    if len(left) > 1:
+        names = ", ".join(item.wan or item.device for item in left)
+        raise ControlError(f"several instances left something ({names}): name one with --instance")
+    removed = [text for item in left for text in teardown.take_down(run_dir, item)]
+    if args.json:
+        _print_json({"removed": removed})
+    else:
+        print("\n".join(f"removed: {text}" for text in removed) or "nothing was left")
     return EXIT_OK
 
 

@@ -69,6 +69,9 @@ def render_status(answer: Mapping[str, Any], *, colour: bool = False, width: int
     if mending is not None:
         text, trouble = mending
         lines.append(line("mended", paint(text, BAD) if trouble else text))
+    for i, conflict in enumerate(answer.get("conflicts") or ()):
+        lines.append(line("conflict" if i == 0 else "", paint(str(conflict["text"]), BAD)))
+        lines.append(line("", f"-> {conflict['remedy']}"))
     if answer.get("hook_problem"):
         lines.append(line("hook", paint(str(answer["hook_problem"]), BAD)))
     if answer.get("store_problem"):

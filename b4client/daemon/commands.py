@@ -110,6 +110,7 @@ async def status(daemon: Daemon, *, fresh: bool = False) -> dict[str, Any]:
         "mending": daemon.mender.snapshot(),
         "forwards": daemon.forwards.summary(),
         "port_use": await daemon.port_watch.summary(fresh=fresh),
+        "conflicts": api.jsonable(await daemon.neighbourhood.current()),
         "process": {
             "started": round(time.time() - (now - daemon.timings["started_at"]), 3),
             "rss_bytes": _resident_octets(),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import logging.handlers
+import os
 import sys
 from typing import TextIO
 
+SYSLOG = "/dev/log"
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 # The journal reads a leading "<n>" as the syslog priority.
 _PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
@@ -51,10 +54,38 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(document)
 
 
+class SyslogFormatter(logging.Formatter):
+    """``b4client[42]: text``, on one line: a syslog daemon takes the rest of a datagram for another message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message; a traceback's lines stand behind it."""
+        text = _clean(record.getMessage())
+        trace = " | ".join(self.formatException(record.exc_info).splitlines()) if record.exc_info else ""
+        return f"b4client[{os.getpid()}]: {text}{f' | {trace}' if trace else ''}"
+
+
+class SyslogHandler(logging.handlers.SysLogHandler):
+    """Facility daemon, to the socket of the local syslog; it connects again when that was restarted."""
+
+    append_nul = False
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address, facility=logging.handlers.SysLogHandler.LOG_DAEMON)
+        self.setFormatter(SyslogFormatter())
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Nobody listens: to stderr, so that nothing is lost."""
+        print(self.format(record), file=sys.stderr)
+
+
 def setup(level: str, form: str, *, journal: bool = False, stream: TextIO | None = None) -> None:
-    """Send the program's log to ``stream`` (stderr)."""
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter(journal=journal))
+    """Send the program's log to ``stream`` (stderr), or to the local syslog."""
+    handler: logging.Handler
+    if form == "syslog":
+        handler = SyslogHandler(SYSLOG)
+    else:
+        handler = logging.StreamHandler(stream or sys.stderr)
+        handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter(journal=journal))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)  # libraries

@@ -29,6 +29,7 @@ from b4client.daemon.control import ControlServer
 from b4client.daemon.forwards import Forwards
 from b4client.daemon.instance import device_lock, instance_lock, process_started_at, wait_for_interface
 from b4client.daemon.mend import Mender
+from b4client.daemon.neighbourhood import Neighbourhood
 from b4client.daemon.portwatch import PortWatch
 from b4client.daemon.reload import Changes, compare
 from b4client.daemon.sockets import WanSocket
@@ -148,6 +149,7 @@ class Daemon:
                 say=lambda remark: self._report(effects.Report(remark.kind, remark.level, remark.text)),
             )
             undo.callback(self.mender.close)
+            self.neighbourhood = Neighbourhood(self.dataplane, in_worker=self.in_worker, say=self._report)
             doorbell = Doorbell(self.loop, lambda: self._start(self._look_at_link()))
             undo.callback(doorbell.close)
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -259,6 +261,8 @@ class Daemon:
 
     def _carry_out(self, effect: effects.Effect) -> None:
         match effect:
+            case effects.Send(after_kernel=True):
+                self._start(self._send_later(effect), name="kernel")
             case effects.Send():
                 self._send(effect)
             case effects.SaveLease(lease, source):
@@ -295,6 +299,18 @@ class Daemon:
             self._socket.send(effect.data, effect.destination, effect.source)
         except OSError as error:
             self.post(events.SendFailed(f"{effect.destination}: {error.strerror}"))
+
+    async def _send_later(self, effect: effects.Send) -> None:
+        """In the worker thread: between the changes that were asked for before and after it."""
+        await self.in_worker(lambda: self._send_now(effect))
+
+    def _send_now(self, effect: effects.Send) -> None:
+        try:
+            if self._socket is not None:
+                self._socket.send(effect.data, effect.destination, effect.source)
+        except OSError as error:
+            failed = events.SendFailed(f"{effect.destination}: {error.strerror}")
+            self.loop.call_soon_threadsafe(self.post, failed)
 
     def _received(self, data: bytes, source: IPv6Address) -> None:
         self.post(events.DatagramReceived(data, source))
@@ -344,6 +360,8 @@ class Daemon:
             self.post(event)
         if isinstance(event, events.Installed):
             await self.in_worker(self.dataplane.note_listing)
+            if not self._kernel_jobs:
+                await self.neighbourhood.look(event.config)
 
     async def _address_job(self, address: IPv6Address) -> None:
         # A mend would take away the address that nothing uses yet. Where no softwire follows, the present one stays.
@@ -385,6 +403,7 @@ class Daemon:
     async def _withdraw_job(self) -> None:
         await self._kernel_job(self._withdraw)
         if not self._kernel_jobs:
+            await self.neighbourhood.look(None)
             self._tell_hooks(None)
             self.forwards.follow(None)
 
@@ -418,17 +437,22 @@ class Daemon:
             self._socket.guard(new.addresses)
         moved = new is not None and new.up and (replaced or old is None or not old.up)
         self.post(self._link_event(new, moved=moved))
+        self.mender.ring()  # the softwire's route comes and goes with the WAN's carrier
 
     def _observe_link(self) -> rtnl.LinkState | None:
         """The WAN without the addresses that are there because of us: they say nothing about the provider."""
         link, own = rtnl.observe_link(self.config.wan), self.dataplane.own_addresses()
-        return link and replace(link, addresses=tuple(a for a in link.addresses if a not in own))
+        if link is None:
+            return None
+        addresses = tuple(a for a in link.addresses if a not in own)
+        elsewhere = () if addresses else rtnl.addresses6_elsewhere(link.index)
+        return replace(link, addresses=addresses, elsewhere=elsewhere)
 
     @staticmethod
     def _link_event(link: rtnl.LinkState | None, *, moved: bool) -> events.LinkChanged:
         if link is None:
             return events.LinkChanged(False, None, ())
-        return events.LinkChanged(link.up, link.link_local, link.addresses, moved)
+        return events.LinkChanged(link.up, link.link_local, link.addresses, moved, link.elsewhere)
 
     async def _export(self, settings: MetricsSettings) -> None:
         """Have metrics served as ``settings`` say."""

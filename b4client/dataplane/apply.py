@@ -16,11 +16,14 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 from typing import Any
 
-from b4client.dataplane import capabilities, conntrack, loopdevice, nft, prefixlan, rtnl, sysctl, userspace
+from b4client.dataplane import capabilities, conntrack, loopdevice, nft, prefixlan, rtnl, sharing, sysctl, userspace
 from b4client.dataplane.capabilities import Capabilities
+from b4client.dataplane.foreign import lans
 from b4client.dataplane.forwardflush import flush_forwards
 from b4client.dataplane.memory import Memory, MemoryFile, digest
 from b4client.dataplane.meshview import view_mesh
+from b4client.dataplane.neighbours import Conflict, Scene
+from b4client.dataplane.neighbours import find as find_conflicts
 from b4client.dataplane.plan import RECIRCULATION, Plan, mesh_plan, plan
 from b4client.dataplane.recirculation import LoopPlan, loop_plan
 from b4client.dataplane.ruleset import table_name
@@ -83,6 +86,7 @@ class Dataplane:
         self._unlisted: tuple[tuple[str, str], ...] | None = None
         self._config: SoftwireConfig | None = None
         self._lan: str | None = None
+        self._wan_up: bool | None = None
 
     # ---- what the machine can do
 
@@ -171,7 +175,7 @@ class Dataplane:
             encapsulation = found.encapsulation_for(config, self._settings)
 
             def planned(recirculation: bool) -> Plan:
-                return plan(
+                wanted = plan(
                     config,
                     self._settings,
                     encapsulation=encapsulation,
@@ -179,6 +183,8 @@ class Dataplane:
                     ct_timeouts=found.ct_timeouts,
                     recirculation=recirculation,
                 )
+                # Without a carrier the route would only keep another uplink's, of a larger metric, from being used.
+                return wanted if wan.up else replace(wanted, routes=())
 
             memory = self._remembered()
             target = planned(found.recirculation is None)
@@ -200,6 +206,10 @@ class Dataplane:
                 changed |= self._load_rules(target, memory, undo)
                 changed |= link.result()
                 changed |= self._set_up(target, memory, undo)
+                # Routes that follow the WAN's carrier are no repair.
+                routed = self._follow_routes(target, memory, undo)
+                changed |= routed and self._wan_up in (None, wan.up)
+                self._wan_up = wan.up
                 changed |= self._settle(target, config, problem, memory)
                 if changed:
                     self._verify(target)
@@ -285,9 +295,12 @@ class Dataplane:
             rtnl.set_link(self._device, up=True)
             undo.add("link up", partial(rtnl.set_link, self._device, up=False))
             changed = True
-        changed |= self._route(target, tunnel.index, memory, undo)
         changed |= prefixlan.ensure(target.lan, memory, lambda: self._file.save(memory), undo)
         return changed
+
+    def _follow_routes(self, target: Plan, memory: Memory, undo: Undo) -> bool:
+        tunnel = rtnl.observe_tunnel(self._device)
+        return tunnel is not None and self._route(target, tunnel.index, memory, undo)
 
     def _settle(self, target: Plan, config: SoftwireConfig, nat_problem: str | None, memory: Memory) -> bool:
         """What only goes once the new state stands: old NAT entries, old addresses, a loop that is no longer used."""
@@ -360,7 +373,14 @@ class Dataplane:
             if memory is not None and present is not None:
                 memory.sysctls.setdefault(path, present)
                 self._file.save(memory)
-            sysctl.write(path, value)
+            try:
+                sysctl.write(path, value)
+            except DataplaneError:
+                # What was not changed need not be put back, which would fail for the same reason.
+                if memory is not None and memory.sysctls.get(path) == present:
+                    del memory.sysctls[path]
+                    self._file.save(memory)
+                raise
             if present is not None:
                 old = present
                 undo.add(path, lambda path=path, old=old: sysctl.write(path, old))  # type: ignore[misc]
@@ -529,6 +549,7 @@ class Dataplane:
 
     def _take_away(self, memory: Memory) -> list[str]:
         problems: list[str] = []
+        before = sharing.give_up(self._run_dir, self._device, memory.sysctls)
 
         def attempt(step: Callable[[], object]) -> None:
             try:
@@ -559,7 +580,7 @@ class Dataplane:
         attempt(remove_addresses)
         attempt(lambda: prefixlan.remove(memory))
         attempt(flush)
-        for path, value in memory.sysctls.items():
+        for path, value in before.items():
             attempt(lambda path=path, value=value: sysctl.write(path, value))  # type: ignore[misc]
         return problems
 
@@ -603,6 +624,23 @@ class Dataplane:
         if memory.nat == RECIRCULATION and not loopdevice.present(loop_plan(self._device)):
             problem = "the veth pair of its loop is gone or down: new flows have one try each"
         return {"design": memory.nat or None, "problem": problem}
+
+    def conflicts(self, config: SoftwireConfig) -> list[Conflict]:
+        """What nft's rules of others do to the softwire, as far as nft itself knows (not what iptables' extensions
+        match: ``b4client doctor`` asks iptables too). Raises DataplaneError."""
+        loop = loop_plan(self._device) if self._remembered().nat == RECIRCULATION else None
+        scene = Scene(
+            self._device,
+            config.wan,
+            str(config.ipv4),
+            lans(self._device, config.wan),
+            loop,
+            str(config.remote),
+            str(config.local),
+            default_route=self._settings.default_route,
+            inbound=bool(config.forwards or self._settings.accept_local),
+        )
+        return find_conflicts(self._rules().list_ruleset(), scene)
 
     def close(self) -> None:
         """Free what this process holds; the softwire stays."""

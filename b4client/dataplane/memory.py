@@ -13,6 +13,8 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
+MEMORY_SUFFIX = ".dataplane.json"
+
 
 @dataclass(slots=True)
 class Memory:
@@ -48,7 +50,7 @@ class MemoryFile:
     """The file of one softwire device; without a directory it remembers only within this process."""
 
     def __init__(self, directory: Path | None, device: str) -> None:
-        self._path = directory / f"{device}.dataplane.json" if directory else None
+        self._path = directory / f"{device}{MEMORY_SUFFIX}" if directory else None
 
     def load(self) -> Memory:
         """What was remembered; an empty Memory when there is nothing or it cannot be read."""

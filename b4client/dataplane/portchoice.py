@@ -187,7 +187,7 @@ class PortChoice:
         return [
             "  # source NAT of new flows; only the first packet of a flow comes here",
             "  chain source_nat {",
-            "    type nat hook postrouting priority srcnat; policy accept;",
+            "    type nat hook postrouting priority srcnat - 1; policy accept;",
             *(
                 []
                 if routed is None

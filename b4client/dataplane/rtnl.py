@@ -51,7 +51,8 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class LinkState:
     """An interface as it is. ``up`` means IFF_UP and carrier; ``addresses`` are the global and unique-local ones that
-    may be used as a source now (not tentative, deprecated or failed), stable before temporary ones."""
+    may be used as a source now (not tentative, deprecated or failed), stable before temporary ones. ``elsewhere`` is
+    what ``addresses6_elsewhere`` found, for who asked it."""
 
     index: int
     name: str
@@ -61,6 +62,7 @@ class LinkState:
     hardware_address: bytes | None
     link_local: IPv6Address | None
     addresses: tuple[IPv6Address, ...]
+    elsewhere: tuple[IPv6Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,16 +191,14 @@ def observe_link(name: str) -> LinkState | None:
         stable: list[IPv6Address] = []
         temporary: list[IPv6Address] = []
         for address in ipr.get_addr(family=socket.AF_INET6, index=index):
-            flags = address.get_attr("IFA_FLAGS") or address["flags"]
-            unusable = IFA_F_DADFAILED | IFA_F_DEPRECATED
-            if flags & unusable or (flags & IFA_F_TENTATIVE and not flags & IFA_F_OPTIMISTIC):
+            value = _source(address)
+            if value is None:
                 continue
-            # For a point-to-point address IFA_ADDRESS is the peer's.
-            value = IPv6Address(address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS"))
             if value.is_link_local:
                 link_local = link_local or value
             elif address["scope"] == SCOPE_UNIVERSE:
-                (temporary if flags & IFA_F_TEMPORARY else stable).append(value)
+                is_temporary = (address.get_attr("IFA_FLAGS") or address["flags"]) & IFA_F_TEMPORARY
+                (temporary if is_temporary else stable).append(value)
         hardware = message.get_attr("IFLA_ADDRESS")
         flags = message["flags"]
         return LinkState(
@@ -213,6 +213,26 @@ def observe_link(name: str) -> LinkState | None:
             link_local=link_local,
             addresses=(*stable, *temporary),
         )
+
+
+def _source(address: Any) -> IPv6Address | None:
+    """The address of a netlink message; None when it may not be used as a source now."""
+    flags = address.get_attr("IFA_FLAGS") or address["flags"]
+    if flags & (IFA_F_DADFAILED | IFA_F_DEPRECATED) or (flags & IFA_F_TENTATIVE and not flags & IFA_F_OPTIMISTIC):
+        return None
+    # For a point-to-point address IFA_ADDRESS is the peer's.
+    return IPv6Address(address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS"))
+
+
+def addresses6_elsewhere(index: int) -> tuple[IPv6Address, ...]:
+    """The global and unique-local addresses of all interfaces but this one that may be used as a source, sorted."""
+    with _route_socket() as ipr:
+        found = set()
+        for address in ipr.get_addr(family=socket.AF_INET6):
+            flags = address.get_attr("IFA_FLAGS") or address["flags"]
+            if address["index"] != index and address["scope"] == SCOPE_UNIVERSE and not flags & IFA_F_TEMPORARY:
+                found.add(_source(address))
+        return tuple(sorted(a for a in found if a is not None))
 
 
 def _link(ipr: Any, name: str) -> Any | None:
@@ -588,6 +608,7 @@ def delete_route4(name: str, destination: IPv4Network, metric: int) -> None:
     index = _index(name)
     _do(
         f"remove the route {destination}",
-        lambda ipr: ipr.route("del", dst=str(destination), oif=index, priority=metric),
+        # Without the scope pyroute2 asks for one of scope universe, and there is no such route.
+        lambda ipr: ipr.route("del", dst=str(destination), oif=index, priority=metric, scope=SCOPE_LINK),
         fine=frozenset({errno.ESRCH}),
     )

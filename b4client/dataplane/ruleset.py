@@ -42,6 +42,9 @@ ports), ``guard_drop`` would have left with a source outside the port set, ``lin
 that no port forward leads anywhere; ``exhausted`` is a new flow that found no free port in the whole set, ``refused``
 one towards a destination for which that was known already. ``retries`` are no drops: tries after a flow's first one.
 """
+NAT_PRIORITY = 99
+"""One before ``srcnat`` (100): of two NAT chains of one priority the one that was loaded last is asked first, so that a
+firewall that is reloaded would get hold of new flows before us (its masquerade, of any port)."""
 LINK_LOCAL_V4 = IPv4Network("169.254.0.0/16")
 
 

@@ -73,6 +73,14 @@ class LeasedWan:
             raise DataplaneError(f"set up {self._interface} as DHCPv6 leases it", "; ".join(problems))
         return duplicates
 
+    def describe(self) -> list[str]:
+        """What of the WAN is ours, in words."""
+        addresses, prefixes = self._remembered()
+        return [
+            *(f"the leased address {address} of {self._interface}" for address in sorted(addresses)),
+            *(f"the unreachable route of the leased prefix {prefix}" for prefix in sorted(prefixes)),
+        ]
+
     def _is_duplicate(self, address: IPv6Address) -> bool:
         """The outcome of duplicate address detection (RFC 4862 5.4), waited for. An address that will not last for ever
         is not marked by the kernel when it fails, but taken away."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from b4client.config import DaemonSettings
-from b4client.dataplane.ruleset import table_name
+from b4client.doctor import firewall
 from b4client.doctor.finding import Finding, error, note, ok, warning
 from b4client.doctor.system import Context, System
 from b4client.model.errors import DataplaneError
@@ -240,67 +239,6 @@ def check_storage(system: System, context: Context) -> Iterator[Finding]:
         yield ok("storage", f"the lease can be kept in {settings.state_dir}")
 
 
-# ---- other people's rules
-
-
-def check_firewall(system: System, context: Context) -> Iterator[Finding]:
-    """Rules of others that translate or drop what goes through the softwire."""
-    try:
-        found = list(_conflicts(system.ruleset(), context.device))
-    except DataplaneError as refused:
-        yield note("firewall", f"the rules of others cannot be seen: {refused.reason}", "Run it as root.")
-        return
-    yield from found or [ok("firewall", "no rules of others that stand in the way")]
-
-
-def _conflicts(objects: list[dict[str, Any]], device: str) -> Iterator[Finding]:
-    ours = table_name(device)
-    chains = {}
-    for item in objects:
-        chain = item.get("chain")
-        if chain and chain.get("table") != ours and "hook" in chain:
-            chains[chain["family"], chain["table"], chain["name"]] = chain
-            if chain["hook"] == "forward" and chain.get("policy") == "drop" and chain["family"] in ("ip", "inet"):
-                yield warning(
-                    "firewall",
-                    f"{_name(chain)} drops what it does not know, perhaps also what is forwarded to and from {device}",
-                    f"Allow the LAN to {device} and established,related back, in {chain['table']}.",
-                )
-    for item in objects:
-        rule = item.get("rule")
-        if not rule or (rule["family"], rule["table"], rule["chain"]) not in chains:
-            continue
-        chain = chains[rule["family"], rule["table"], rule["chain"]]
-        if chain["hook"] == "postrouting" and _translates(rule) and _may_leave_by(rule, device):
-            yield warning(
-                "firewall",
-                f"{_name(chain)} translates sources on any interface, also on {device}: to ports of other subscribers",
-                f"Limit that rule to its interface (oifname), or exclude oifname {device}.",
-            )
-
-
-def _name(chain: dict[str, Any]) -> str:
-    return f"the chain {chain['name']} of the nft table {chain['family']} {chain['table']}"
-
-
-def _translates(rule: dict[str, Any]) -> bool:
-    return any("masquerade" in expression or "snat" in expression for expression in rule.get("expr", ()))
-
-
-def _may_leave_by(rule: dict[str, Any], device: str) -> bool:
-    """False when a match on the outgoing interface keeps the rule off ``device``."""
-    for expression in rule.get("expr", ()):
-        match = expression.get("match")
-        if not match or match.get("left", {}).get("meta", {}).get("key") not in ("oifname", "oif"):
-            continue
-        right = match["right"]
-        names = right.get("set", ()) if isinstance(right, dict) else [right]
-        same = any(n == device or (isinstance(n, str) and n.endswith("*") and device.startswith(n[:-1])) for n in names)
-        if same == (match["op"] == "!="):
-            return False
-    return True
-
-
 CHECKS = (
     check_privileges,
     check_libraries,
@@ -312,7 +250,7 @@ CHECKS = (
     check_forwarding,
     check_rp_filter,
     check_conntrack,
-    check_firewall,
+    firewall.check_firewall,
     check_clock,
     check_storage,
 )

@@ -13,7 +13,8 @@ from typing import Any
 
 from b4client.config import Config
 from b4client.daemon import portowner, privileges
-from b4client.dataplane import nft, rtnl, userspace
+from b4client.dataplane import foreign, nft, rtnl, userspace
+from b4client.dataplane.neighbours import Lan
 from b4client.doctor import probe
 from b4client.model.errors import DataplaneError
 from b4client.protocol.provisioning import Provisioning
@@ -125,6 +126,14 @@ class System:
     def ruleset(self) -> list[dict[str, Any]]:
         """Everything that nft lists, as libnftables' JSON has it."""
         return self.rules().list_ruleset()
+
+    def iptables(self) -> list[dict[str, Any]]:
+        """The rules of iptables (``foreign.read_iptables``)."""
+        return foreign.read_iptables()
+
+    def lans(self, device: str, wan: str | None) -> tuple[Lan, ...]:
+        """The interfaces behind which hosts are."""
+        return foreign.lans(device, wan)
 
     # ---- links, addresses, routes
 

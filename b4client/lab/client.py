@@ -19,18 +19,27 @@ LOG_TAIL = 25
 class Client:
     """``b4client run`` inside ``namespace``, with its state, sockets and log below ``directory``.
 
-    ``encapsulation`` is auto, kernel or userspace; ``options`` are further arguments of ``b4client run``.
+    ``encapsulation`` is auto, kernel or userspace; ``options`` are further arguments of ``b4client run``. ``wan``
+    is another interface than "wan", or that one beside others: then commands name the instance.
     """
 
     def __init__(
-        self, namespace: Namespace, directory: Path, *, encapsulation: str = "auto", options: tuple[str, ...] = ()
+        self,
+        namespace: Namespace,
+        directory: Path,
+        *,
+        encapsulation: str = "auto",
+        options: tuple[str, ...] = (),
+        wan: str | None = None,
     ) -> None:
         self._namespace = namespace
+        self._wan = wan or WAN
+        self._named = [] if wan is None else ["--instance", wan]
         self.state_dir = directory / "state"
         self.run_dir = directory / "run"
         self.log_file = directory / "daemon.log"
         self._arguments = [
-            *("--wan", WAN, "--state-dir", str(self.state_dir), "--run-dir", str(self.run_dir)),
+            *("--wan", self._wan, "--state-dir", str(self.state_dir), "--run-dir", str(self.run_dir)),
             *("--encapsulation", encapsulation, "--no-start-delay", "--log-format", "json"),
             *options,
         ]
@@ -83,7 +92,7 @@ class Client:
 
     def call(self, command: str, **arguments: Any) -> dict[str, Any]:
         """One request on the control socket; its arguments. Raises ControlError."""
-        result: dict[str, Any] = api.call(self.run_dir / f"{WAN}.sock", command, arguments)["arguments"]
+        result: dict[str, Any] = api.call(self.run_dir / f"{self._wan}.sock", command, arguments)["arguments"]
         return result
 
     def status(self) -> dict[str, Any]:
@@ -93,7 +102,8 @@ class Client:
     def command(self, *arguments: str) -> str:
         """``b4client ARGUMENTS --run-dir ...`` as a user types it; its output. Raises LabError when it fails."""
         verb, *rest = arguments
-        return self._namespace.run(*self._argv(verb, "--run-dir", str(self.run_dir), *rest)).stdout
+        where = ["--run-dir", str(self.run_dir), *self._named]
+        return self._namespace.run(*self._argv(verb, *where, *rest)).stdout
 
     def events(self) -> list[dict[str, Any]]:
         """The events that it has reported since it was started, the oldest first (at most 200)."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import enum
 import random
+from dataclasses import replace
 from ipaddress import IPv6Address
 
 from b4client.model.errors import WireError
@@ -48,6 +49,7 @@ from b4client.protocol.effects import (
     Report,
     SaveBinding,
     SaveLease,
+    Send,
     Withdraw,
     without_needless_repetitions,
 )
@@ -271,11 +273,23 @@ class Agent:
         self._released = True
         self._stored = None
         self._take(self._dhcp4.release(now), now)
-        self._ask(self._dhcp6.release(now), now)
+        last_words = self._hold_back_sends()
         self._effects += self._keeper.drop("released")
         self._withdraw("released")
-        self._effects.append(ForgetLease())
+        self._effects += [ForgetLease(), *last_words]
         self._shown = None
+        messages = self._dhcp6.release(now)
+        self._follow_lease6(now)
+        self._ask(messages, now)
+        last_words = self._hold_back_sends()
+        self._effects += last_words
+
+    def _hold_back_sends(self) -> list[Effect]:
+        """What is to be sent so far, for later: a server hears of a release when nothing is used of it any more
+        (RFC 2131 4.4.6, RFC 8415 18.2.7); another subscriber may have it then."""
+        held = [replace(e, after_kernel=True) for e in self._effects if isinstance(e, Send) and not e.after_kernel]
+        self._effects = [e for e in self._effects if not isinstance(e, Send) or e.after_kernel]
+        return list(held)
 
     def _restart(self, now: float) -> None:
         self._released = False
@@ -343,8 +357,16 @@ class Agent:
 
     @property
     def _addresses(self) -> tuple[IPv6Address, ...]:
-        """The WAN's addresses but for the one that is there because of us: it says nothing about the provider's."""
-        return tuple(a for a in self._link.addresses if a not in self._keeper.made)
+        """The WAN's addresses but for the one that is there because of us: it says nothing about the provider's.
+
+        On an unnumbered WAN (RFC 7084 WAA-7) those of other interfaces that lie in a prefix delegated by this provider:
+        any other might be another provider's, or nobody's.
+        """
+        own = tuple(a for a in self._link.addresses if a not in self._keeper.made)
+        if own or not self._link.elsewhere:
+            return own
+        delegated = (*(item.network for item in self._lease6.prefixes), *self._settings.prefixes)
+        return tuple(a for a in self._link.elsewhere if any(a in network for network in delegated))
 
     @property
     def _has_prefix(self) -> bool:

@@ -62,7 +62,10 @@ def waiting_for(s: Situation) -> str | None:
 
 def _lease(s: Situation) -> str:
     if s.path is None and not isinstance(s.dhcp4, Coasting):
-        return f"a global or unique-local IPv6 address on {s.interface}, to speak to the DHCP 4o6 server from"
+        return (
+            f"a global or unique-local IPv6 address on {s.interface}, or one of the delegated prefix on another "
+            "interface, to speak to the DHCP 4o6 server from"
+        )
     if s.way is not None and s.way.dynamic:
         if not s.has_prefix:
             return f"a global or unique-local IPv6 prefix on {s.interface}, for the softwire (RFC 8539 7)"

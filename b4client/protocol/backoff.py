@@ -5,12 +5,14 @@ Pure: the caller gives time (seconds on any one clock) and randomness.
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 
 DHCP4_FIRST_S = 4.0
 DHCP4_MAX_S = 64.0
 DHCP4_JITTER_S = 1.0
+RENEW_FOREVER_MAX_S = 86400.0
 RENEW_FLOOR_S = 60.0
 DHCP6_RAND = 0.1
 MAX_RT_VALID = range(60, 86401)
@@ -24,9 +26,15 @@ def dhcp4_delay_s(attempt: int, rng: random.Random) -> float:
     return wait + rng.uniform(-DHCP4_JITTER_S, DHCP4_JITTER_S)
 
 
-def renew_delay_s(now: float, until: float) -> float:
+def renew_delay_s(now: float, until: float, since: float) -> float:
     """Wait between two REQUESTs while RENEWING (``until`` T2) or REBINDING (``until`` expiry): half of what remains, at
-    least 60 s (RFC 2131 4.4.5 [S-8])."""
+    least 60 s (RFC 2131 4.4.5 [S-8]).
+
+    An infinite lease is renewed only when an operator wants it, ``since`` then: as long as it has been tried already,
+    at most a day, since half of what remains would be never.
+    """
+    if math.isinf(until):
+        return min(max(RENEW_FLOOR_S, now - since), RENEW_FOREVER_MAX_S)
     return max(RENEW_FLOOR_S, (until - now) / 2)
 
 

@@ -403,14 +403,14 @@ class Dhcp4Client:
     def _renew(self, now: float, lease: Lease4) -> list[Output]:
         began_at = self._state.began_at if isinstance(self._state, Renewing) else now
         xid = self._xid()
-        self._enter(Renewing(lease, began_at, xid, now, now + backoff.renew_delay_s(now, lease.t2_at)))
+        self._enter(Renewing(lease, began_at, xid, now, now + backoff.renew_delay_s(now, lease.t2_at, began_at)))
         message = self._compose.extend(xid, _secs(now - began_at), lease, self._saddr)
         return [Query(message, True, "DHCPREQUEST", self.dynamic)]
 
     def _rebind(self, now: float, lease: Lease4) -> list[Output]:
         began_at = self._state.began_at if isinstance(self._state, Rebinding) else now
         xid = self._xid()
-        self._enter(Rebinding(lease, began_at, xid, now, now + backoff.renew_delay_s(now, lease.expires_at)))
+        self._enter(Rebinding(lease, began_at, xid, now, now + backoff.renew_delay_s(now, lease.expires_at, began_at)))
         message = self._compose.extend(xid, _secs(now - began_at), lease, self._saddr)
         return [Query(message, False, "DHCPREQUEST", self.dynamic)]
 

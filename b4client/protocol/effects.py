@@ -15,12 +15,13 @@ class Send:
     """Send ``data`` from UDP port 546 of the WAN to ``destination`` port 547.
 
     ``source`` is the address to send from: the link-local one for ff02::1:2, one of wider scope for unicast
-    (RFC 7341 9 [F-5]).
+    (RFC 7341 9 [F-5]). ``after_kernel``: not before the changes of the kernel that were asked for before it are done.
     """
 
     data: bytes
     destination: IPv6Address
     source: IPv6Address
+    after_kernel: bool = False
 
 
 @dataclass(frozen=True, slots=True)

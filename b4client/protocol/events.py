@@ -21,13 +21,15 @@ class LinkChanged:
     """The WAN as it is now. ``up`` is carrier and IFF_UP; ``link_local`` and ``addresses`` (global and ULA, preferred
     ones first) hold only addresses that may be used as a source: not tentative, not deprecated, not failed.
 
-    ``moved`` says that the link may be another one than before (carrier was lost and came back) [D-13].
+    ``moved`` says that the link may be another one than before (carrier was lost and came back) [D-13]. ``elsewhere``
+    are addresses of other interfaces, for a WAN that has none of its own.
     """
 
     up: bool
     link_local: IPv6Address | None
     addresses: tuple[IPv6Address, ...]
     moved: bool = False
+    elsewhere: tuple[IPv6Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

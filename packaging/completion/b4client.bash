@@ -3,7 +3,7 @@ _b4client() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command=${COMP_WORDS[1]}
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        mapfile -t COMPREPLY < <(compgen -W 'run status monitor metrics renew rebind release restart reload stop provision log-level lab calc decode doctor forward ports completion --help --version' -- "$cur")
+        mapfile -t COMPREPLY < <(compgen -W 'run status monitor metrics renew rebind release restart reload stop teardown provision log-level lab calc decode doctor forward ports completion --help --version' -- "$cur")
         return
     fi
     case $command,$prev in
@@ -18,7 +18,7 @@ _b4client() {
         run,--dhcp6) mapfile -t COMPREPLY < <(compgen -W 'stateless prefix address+prefix external' -- "$cur"); return ;;
         run,--psid-len-hint) :; return ;;
         run,--on-stop) mapfile -t COMPREPLY < <(compgen -W 'keep withdraw release' -- "$cur"); return ;;
-        run,--log-format) mapfile -t COMPREPLY < <(compgen -W 'text json' -- "$cur"); return ;;
+        run,--log-format) mapfile -t COMPREPLY < <(compgen -W 'text json syslog' -- "$cur"); return ;;
         run,--log-level) mapfile -t COMPREPLY < <(compgen -W 'debug info warning error' -- "$cur"); return ;;
         status,--run-dir) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
         status,--instance) mapfile -t COMPREPLY < <(compgen -W "$(ls /sys/class/net 2>/dev/null)" -- "$cur"); return ;;
@@ -48,6 +48,10 @@ _b4client() {
         stop,--instance) mapfile -t COMPREPLY < <(compgen -W "$(ls /sys/class/net 2>/dev/null)" -- "$cur"); return ;;
         stop,--wan) mapfile -t COMPREPLY < <(compgen -W "$(ls /sys/class/net 2>/dev/null)" -- "$cur"); return ;;
         stop,--policy) mapfile -t COMPREPLY < <(compgen -W 'keep withdraw release' -- "$cur"); return ;;
+        teardown,--run-dir) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
+        teardown,--instance) mapfile -t COMPREPLY < <(compgen -W "$(ls /sys/class/net 2>/dev/null)" -- "$cur"); return ;;
+        teardown,--wan) mapfile -t COMPREPLY < <(compgen -W "$(ls /sys/class/net 2>/dev/null)" -- "$cur"); return ;;
+        teardown,--device) :; return ;;
         provision,--run-dir) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); return ;;
         provision,--instance) mapfile -t COMPREPLY < <(compgen -W "$(ls /sys/class/net 2>/dev/null)" -- "$cur"); return ;;
         provision,--wan) mapfile -t COMPREPLY < <(compgen -W "$(ls /sys/class/net 2>/dev/null)" -- "$cur"); return ;;
@@ -79,6 +83,7 @@ _b4client() {
         restart) mapfile -t COMPREPLY < <(compgen -W '-h --help --run-dir --instance --wan --json' -- "$cur") ;;
         reload) mapfile -t COMPREPLY < <(compgen -W '-h --help --run-dir --instance --wan --json' -- "$cur") ;;
         stop) mapfile -t COMPREPLY < <(compgen -W '-h --help --run-dir --instance --wan --json --policy' -- "$cur") ;;
+        teardown) mapfile -t COMPREPLY < <(compgen -W '-h --help --run-dir --instance --wan --json --device' -- "$cur") ;;
         provision) mapfile -t COMPREPLY < <(compgen -f -W '-h --help --run-dir --instance --wan --json --from-odhcp6c --clear' -- "$cur") ;;
         log-level) mapfile -t COMPREPLY < <(compgen -W '-h --help --run-dir --instance --wan --json debug info warning error' -- "$cur") ;;
         lab) mapfile -t COMPREPLY < <(compgen -W '' -- "$cur") ;;

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from b4client.config import parse
+from b4client.dataplane.neighbours import Lan
 from b4client.dataplane.rtnl import LinkState, Tunnel
-from b4client.doctor import examine, machine, network, probe, render
+from b4client.doctor import examine, firewall, machine, network, probe, render
 from b4client.doctor.finding import Level
 from b4client.doctor.probe import Echo
 from b4client.doctor.system import Context, System
@@ -94,6 +95,12 @@ class Machine(System):
     def ruleset(self) -> list[dict[str, Any]]:
         return self._fact("ruleset", [])
 
+    def iptables(self) -> list[dict[str, Any]]:
+        return self._fact("iptables", [])
+
+    def lans(self, device: str, wan: str | None) -> tuple[Lan, ...]:
+        return (Lan("lan0", "192.168.1.10"),)
+
     def link(self, name: str) -> LinkState | None:
         return self._fact("link", WAN)
 
@@ -133,8 +140,9 @@ RUNNING = Context(CONFIG, "wan", STATUS, HOST, (HOST, 3478))
 IDLE = Context(CONFIG, "wan")
 
 
-def chain(table: str, name: str, hook: str, policy: str = "accept") -> dict[str, Any]:
-    return {"chain": {"family": "ip", "table": table, "name": name, "hook": hook, "policy": policy}}
+def chain(table: str, name: str, hook: str, policy: str = "accept", prio: int = 50) -> dict[str, Any]:
+    body = {"family": "ip", "table": table, "name": name, "hook": hook, "policy": policy, "type": "filter", "prio": 0}
+    return {"chain": body | ({"type": "nat", "prio": prio} if hook == "postrouting" else {})}
 
 
 def nat_rule(table: str, *matches: dict[str, Any]) -> dict[str, Any]:
@@ -189,13 +197,19 @@ BAD: list[tuple[str, dict[str, Any], Context, Level, str]] = [
     ("storage", {"free": 100}, RUNNING, Level.WARNING, "no room"),
     ("storage", {}, status(store_problem="cannot write"), Level.WARNING, "cannot write"),
     ("firewall", {"ruleset": DataplaneError("list", "not permitted")}, RUNNING, Level.NOTE, "not permitted"),
-    ("firewall", {"ruleset": [chain("fw", "fwd", "forward", "drop")]}, RUNNING, Level.WARNING, "drops what it does"),
-    ("firewall", {"ruleset": [chain("d", "post", "postrouting"), nat_rule("d")]}, RUNNING, Level.WARNING, "oifname"),
+    (
+        "firewall",
+        {"ruleset": [chain("fw", "fwd", "forward", "drop")]},
+        RUNNING,
+        Level.ERROR,
+        "comes from lan0 for",
+    ),
+    ("firewall", {"ruleset": [chain("d", "post", "postrouting"), nat_rule("d")]}, RUNNING, Level.ERROR, "oifname"),
     (
         "firewall",
         {"ruleset": [chain("d", "post", "postrouting"), nat_rule("d", out("==", {"set": ["b4", "wan"]}))]},
         RUNNING,
-        Level.WARNING,
+        Level.ERROR,
         "nft table ip d",
     ),
     ("wan", {}, replace(RUNNING, wan=None), Level.ERROR, "--wan IFACE"),
@@ -288,10 +302,12 @@ def test_every_check_has_been_seen_good_and_bad() -> None:
         [chain("d", "post", "postrouting"), nat_rule("d", out("==", "eth*"))],
         [chain("b4client_b4", "post", "postrouting"), nat_rule("b4client_b4")],
         [chain("d", "fwd", "forward")],
+        # Behind ours (99): new flows have their source by then.
+        [chain("d", "post", "postrouting", prio=100), nat_rule("d")],
     ],
 )
 def test_rules_that_do_no_harm_are_not_called_harmful(rules: list[dict[str, Any]]) -> None:
-    assert [f.level for f in machine.check_firewall(Machine(facts={"ruleset": rules}), RUNNING)] == [Level.OK]
+    assert [f.level for f in firewall.check_firewall(Machine(facts={"ruleset": rules}), RUNNING)] == [Level.OK]
 
 
 def test_the_daemon_itself_may_hold_its_port() -> None:

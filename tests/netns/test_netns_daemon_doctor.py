@@ -80,7 +80,7 @@ def test_beside_a_daemon(testbed: Testbed, client_in: Callable[..., Client], enc
     # Another firewall's masquerade, and a route that is gone.
     testbed.cpe.run(
         "nft",
-        "add table ip other; add chain ip other post { type nat hook postrouting priority 100; }; "
+        "add table ip other; add chain ip other post { type nat hook postrouting priority 90; }; "
         "add rule ip other post masquerade",
     )
     ip("-n", testbed.cpe.name, "-6", "route", "del", "default")
@@ -93,7 +93,7 @@ def test_beside_a_daemon(testbed: Testbed, client_in: Callable[..., Client], enc
             *Client._argv("doctor", "--wan", "wan", "--run-dir", str(client.run_dir)), check=False
         ).stdout
         assert "error   there is no IPv6 route to the BR" in text
-        assert text.splitlines()[-1] == "1 error, 1 warning"
+        assert text.splitlines()[-1] == "2 errors"
     finally:
         testbed.cpe.run("nft", "delete", "table", "ip", "other")
         testbed.give_wan_address()

@@ -18,7 +18,7 @@ SOFTWIRE = SoftwireConfig(Mode.LW4O6, "wan", GLOBAL, BR, ADDRESS, PORTS)
 def test_release() -> None:
     """RFC 2131 4.4.6 [T-9]: one RELEASE; then quiet until an operator wants otherwise."""
     script = AgentScript().to_bound()
-    assert script.post(events.ReleaseRequested()) == ["RELEASE U=1", "withdraw", "forget"]
+    assert script.post(events.ReleaseRequested()) == ["withdraw", "forget", "RELEASE U=1"]
     assert script.waiting_for == "b4client restart: the lease was given back"
     assert script.link(GLOBAL, moved=True) == []
     assert not any(word.startswith("DISCOVER") for _, word in script.until(1e5))
@@ -54,8 +54,8 @@ def test_restart_without_link() -> None:
     [
         (False, False, []),
         (True, False, ["withdraw"]),
-        (True, True, ["RELEASE U=1", "withdraw", "forget"]),
-        (False, True, ["RELEASE U=1", "withdraw", "forget"]),
+        (True, True, ["withdraw", "forget", "RELEASE U=1"]),
+        (False, True, ["withdraw", "forget", "RELEASE U=1"]),
     ],
 )
 def test_stop(withdraw: bool, release: bool, done: list[str]) -> None:

@@ -326,7 +326,7 @@ def test_commands_while_confirming() -> None:
     script.offer(outer=(BR_90,))
     script.ack(saddr=OTHER_SADDR)
     assert script.post(events.RenewRequested()) == ["REQUEST U=1"]
-    assert script.post(events.ReleaseRequested()) == ["RELEASE U=1", "withdraw", "forget"]
+    assert script.post(events.ReleaseRequested()) == ["withdraw", "forget", "RELEASE U=1"]
 
 
 # ---- the softwire's source changes while bound (7.2.1, X-1)

@@ -39,7 +39,8 @@ def test_waiting_for_the_link() -> None:
     assert script.link() == ["INFORMATION-REQUEST"]
     assert script.waiting_for == "an answer to the DHCPv6 INFORMATION-REQUEST"
     script.inform()
-    assert script.waiting_for == "a global or unique-local IPv6 address on wan, to speak to the DHCP 4o6 server from"
+    assert "IPv6 address on wan" in script.waiting_for
+    assert script.waiting_for.endswith("to speak to the DHCP 4o6 server from")
     assert script.link(GLOBAL) == ["DISCOVER U=0"]
     assert script.waiting_for == "an answer of the DHCP 4o6 server (SELECTING)"
 
@@ -292,3 +293,19 @@ def test_start_delays(servers: tuple[IPv6Address, ...]) -> None:
     assert script.until(1) == [(0.5, "INFORMATION-REQUEST")]
     assert script.inform(servers=servers) == []
     assert script.until(6.5) == [(6.5, "DISCOVER U=0")]
+
+
+def test_an_unnumbered_wan() -> None:
+    """RFC 7084 WAA-7: an address of another interface serves, but only one of this provider's prefix."""
+    delegated = IPv6Network("2001:db8:100::/56")
+    on_lan, foreign = IPv6Address("2001:db8:100:1::1"), IPv6Address("2001:db8:200::1")
+    script = AgentScript(prefixes=(delegated,))
+    script.addresses = ()
+    script.post(events.LinkChanged(True, LINK_LOCAL, (), elsewhere=(foreign,)))
+    assert script.inform() == []
+    assert script.post(events.LinkChanged(True, LINK_LOCAL, (), elsewhere=(on_lan, foreign))) == ["DISCOVER U=0"]
+    assert script.sent[-1].source == on_lan
+    # The WAN's own goes before it.
+    script.post(events.LinkChanged(True, LINK_LOCAL, (GLOBAL,), elsewhere=()))
+    script.until(60)
+    assert script.sent[-1].source == GLOBAL

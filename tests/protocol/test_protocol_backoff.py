@@ -61,11 +61,11 @@ def test_dhcp4_jitter_is_random() -> None:
         (3150, 3600, 225),
         (3600, 3600, 60),
         (4000, 3600, 60),
-        (0, math.inf, math.inf),
+        (0, math.inf, 60),
     ],
 )
 def test_half_of_what_remains_but_60_s(now: float, until: float, wait: float) -> None:
-    assert renew_delay_s(now, until) == wait
+    assert renew_delay_s(now, until, now) == wait
 
 
 # ---- RFC 8415 15 [D-6]
@@ -143,3 +143,8 @@ def test_never_more_than_burst_and_rate(gaps: list[float], burst: int, per_s: fl
         for last in range(first, len(taken)):
             allowed = burst + (taken[last] - taken[first]) * burst / per_s
             assert last - first + 1 <= allowed + 1e-6
+
+
+def test_an_infinite_lease_is_asked_for_again_ever_more_rarely() -> None:
+    asked = [renew_delay_s(1000 + since, math.inf, 1000) for since in (0, 60, 120, 240, 86400, 1e6)]
+    assert asked == [60, 60, 120, 240, 86400, 86400]

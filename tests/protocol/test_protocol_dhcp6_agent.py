@@ -362,3 +362,16 @@ def test_whatever_happens(mode: str, happenings: list[object]) -> None:
         leases = story.agent.snapshot(story.now).provisioning.leases
         if story.softwire is not None and mode != "external":
             assert leases
+
+
+def test_a_release_is_said_when_nothing_is_used_any_more() -> None:
+    """RFC 8415 18.2.7: the leases are off the interface before the Release, which is sent once."""
+    story = Story().bind(pd(PREFIX), lw4o6(PREFIX))
+    story.step(events.ReleaseRequested())
+    names = [type(e).__name__ for e in story.effects]
+    assert names.count("Send") == 1
+    assert names.index("Withdraw") < names.index("ConfigureWan") < names.index("Send")
+    (sent,) = story.of(effects.Send)
+    assert sent.after_kernel
+    assert dhcp6.decode(sent.data).msg_type == MessageType.RELEASE
+    assert story.wan == []

@@ -128,7 +128,7 @@ def test_a_client_that_hurries_is_noticed(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_client_that_renews_too_often_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    replaced(monkeypatch, backoff, "renew_delay_s", lambda _: lambda now, until: 20.0)
+    replaced(monkeypatch, backoff, "renew_delay_s", lambda _: lambda *_: 20.0)
     assert "two requests to extend the lease" in failure_in(range(1, 60))
 
 
