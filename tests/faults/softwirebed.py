@@ -33,7 +33,7 @@ FIRST = SoftwireConfig(
 )
 OTHER_LEASE = replace(FIRST, ipv4=IPv4Address("192.0.2.9"), ports=PortSet(0, 6, 5))
 OTHER_END = replace(FIRST, local=IPv6Address("2001:db8::11"))
-OWN_ADDRESS = replace(FIRST, local=IPv6Address("2001:db8::c000:201:3"))
+OWN_ADDRESS = replace(FIRST, local=IPv6Address("2001:db8::c000:201:3"), own_local=True)
 """Its softwire address is not the provider's: the data plane adds it to the WAN."""
 
 
