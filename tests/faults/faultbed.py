@@ -79,7 +79,7 @@ class FaultBed:
         self.directory = directory
         self.nodes = {name: Namespace(f"{prefix}-{name}") for name in NODES}
         self.lan, self.cpe, self.sky, self.isp, self.rogue, self.aftr, self.srv = self.nodes.values()
-        self._encapsulation = encapsulation
+        self.encapsulation = encapsulation
         self.clients: list[Client] = []
         self.providers: list[Provider] = []
 
@@ -106,7 +106,7 @@ class FaultBed:
 
     def client(self, *options: str, name: str = "client", factor: int = 1) -> Client:
         """A daemon's handle."""
-        made = FastClient(self.cpe, self.directory / name, encapsulation=self._encapsulation, options=options)
+        made = FastClient(self.cpe, self.directory / name, encapsulation=self.encapsulation, options=options)
         made.factor = factor
         self.clients.append(made)
         return made
