@@ -26,7 +26,7 @@ STORMS = {
     "duplication": Storm(double=0.7),
     "reordering": Storm(overtake=0.5, double=0.2),
     "corruption": Storm(corrupt=0.5),
-    "broken-checksums": Storm(corrupt=0.5, break_checksums=True),
+    "broken-checksums": Storm(corrupt=0.3, break_checksums=True),
     "everything": Storm(lose=0.2, double=0.3, overtake=0.3, corrupt=0.2, jitter_s=0.05),
 }
 
