@@ -45,8 +45,6 @@ def test_listing_read_back_is_equal(name: str, tmp_path: Path) -> None:
             sent = set(re.findall(r"^\s*chain (\w+)", target.ruleset, re.MULTILINE))
             assert sent
             assert sent >= set(re.findall(r"^\tchain (\w+)", first, re.MULTILINE))
-            for ports in SETS[name].ranges() if SETS[name] is not None else ():
-                assert f"{ports.first}" in first
         finally:
             with namespace.entered():
                 plane.withdraw()
