@@ -26,7 +26,10 @@ KINDS = {"1": "DISCOVER", "2": "OFFER", "3": "REQUEST", "5": "ACK", "6": "NAK", 
 def dissect(file: Path, protocol: str = "dhcpv6") -> list[dict[str, Any]]:
     """The layers of each packet, as tshark has them."""
     done = subprocess.run(
-        ["tshark", "-n", "-r", str(file), "-T", "json", "-Y", protocol], capture_output=True, text=True, check=True
+        ["tshark", "-n", "-r", str(file), "-T", "json", "--no-duplicate-keys", "-Y", protocol],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return [packet["_source"]["layers"] for packet in json.loads(done.stdout)]
 
