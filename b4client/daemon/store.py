@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import uuid
@@ -157,8 +156,6 @@ class Store:
             self.problem = None
         except OSError as error:
             self._complain(f"cannot write {path}: {error.strerror}; after a restart the lease must be asked for anew")
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)  # a full disk is no fuller for it
 
     def _set_aside(self, path: Path, error: Exception) -> None:
         aside = path.with_name(path.name + ".damaged")

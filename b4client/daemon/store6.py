@@ -6,7 +6,6 @@ server gives the same prefix again, to the same DUID and IAID.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 from ipaddress import IPv6Network
@@ -92,8 +91,6 @@ class Store6:
             replace_file(path, text, durable=False)
         except OSError as error:
             log.warning("cannot write %s: %s; after a restart it must be asked for anew", path, error.strerror)
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
 
 def _written(item: Leased6) -> list[Any]:

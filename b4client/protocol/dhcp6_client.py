@@ -158,8 +158,8 @@ class Dhcp6Client(NoLeases):
             self._counters.count("drop-reply-foreign-transaction")
             return None
         self._counters.count("received-reply")
-        # RFC 8415 18.2.10.4 takes the first Reply. A quicker server beside the provider's that knows nothing of softwires
-        # would keep IPv4 away for a day (IRT_DEFAULT).
+        # RFC 8415 18.2.10.4 takes the first Reply. A quicker server beside the provider's that knows nothing of
+        # softwires would keep IPv4 away for a day (IRT_DEFAULT).
         self._state = Informed(self._refresh_at(message, now), None if provisions else asked)
         return message
 

@@ -110,14 +110,14 @@ class Churn(threading.Thread):
         self.replaced = self.refused = 0
         self._bed = bed
         self._rng = random.Random(1)
-        self._stop = threading.Event()
+        self._ended = threading.Event()
         got = self.load.fill(bed.lan, SERVER, TCP, flows, timeout_s=60, in_flight=32)
         if got != flows:
             raise LabError(f"only {got} of {flows} connections could be opened")
 
     def run(self) -> None:
         held = self.load._held
-        while not self._stop.is_set():
+        while not self._ended.is_set():
             victim = held.pop(self._rng.randrange(len(held)))
             victim.setsockopt(1, 13, RESET)  # SOL_SOCKET, SO_LINGER: a reset frees the port at once
             victim.close()
@@ -125,10 +125,10 @@ class Churn(threading.Thread):
                 self.replaced += 1
             else:
                 self.refused += 1
-            self._stop.wait(0.005)
+            self._ended.wait(0.005)
 
     def end(self) -> None:
-        self._stop.set()
+        self._ended.set()
         self.join(20)
         self.load.close()
 
