@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from pathlib import Path
@@ -13,13 +14,18 @@ def replace_file(path: Path, text: str, *, durable: bool) -> None:
     ``durable`` waits for the disk, so that it holds over a loss of power too. The directory must be there. OSError.
     """
     temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("w", encoding="ascii") as file:
-        os.chmod(file.fileno(), 0o600)
-        file.write(text)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="ascii") as file:
+            os.chmod(file.fileno(), 0o600)
+            file.write(text)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)  # half of it, on a full disk
+        raise
     if durable:
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -6,6 +6,7 @@ import errno
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -19,20 +20,27 @@ def flush(address: IPv4Address, *, keep: PortSet | None = None) -> int:
 
     Those on ports of ``keep`` stay. RFC 7596 5.1 [L-4]: entries must go when the address or the PSID changes.
     """
+    try:
+        with _socket() as ct:
+            return _flush(ct, address, keep)
+    except (rtnl.netlink_error(), OSError) as error:
+        raise rtnl.dataplane_error("flush the NAT table", error) from None
+
+
+def _flush(ct: Any, address: IPv4Address, keep: PortSet | None) -> int:
     count = 0
-    with _socket() as ct:
-        for entry in _of(ct, address):
-            original, reply = entry.get_attr("CTA_TUPLE_ORIG"), entry.get_attr("CTA_TUPLE_REPLY")
-            # Outbound flows have the address where replies go, inbound ones where they came to.
-            public = reply if _ip(reply, "DST") == str(address) else original
-            if _ip(public, "DST") != str(address) or (keep is not None and _public_port(public) in keep):
-                continue
-            try:
-                ct.entry("del", tuple_orig=_tuple(original))
-                count += 1
-            except rtnl.netlink_error() as error:
-                if error.code != errno.ENOENT:  # it ended by itself meanwhile
-                    raise rtnl.dataplane_error("flush the NAT table", error) from None
+    for entry in _of(ct, address):
+        original, reply = entry.get_attr("CTA_TUPLE_ORIG"), entry.get_attr("CTA_TUPLE_REPLY")
+        # Outbound flows have the address where replies go, inbound ones where they came to.
+        public = reply if _ip(reply, "DST") == str(address) else original
+        if _ip(public, "DST") != str(address) or (keep is not None and _public_port(public) in keep):
+            continue
+        try:
+            ct.entry("del", tuple_orig=_tuple(original))
+            count += 1
+        except rtnl.netlink_error() as error:
+            if error.code != errno.ENOENT:  # it ended by itself meanwhile
+                raise
     return count
 
 
@@ -73,8 +81,12 @@ def _of(ct: Any, address: IPv4Address) -> Iterator[Any]:
     from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple
 
     wanted = NFCTAttrTuple(daddr=str(address))
-    yield from list(ct.dump(tuple_reply=wanted))
-    yield from list(ct.dump(tuple_orig=wanted))
+    for question in ({"tuple_reply": wanted}, {"tuple_orig": wanted}):
+        yield from rtnl.patiently(partial(_dump, ct, question))
+
+
+def _dump(ct: Any, question: dict[str, Any]) -> list[Any]:
+    return list(ct.dump(**question))
 
 
 def _tuple(original: Any) -> Any:

@@ -6,6 +6,7 @@ kernel itself is looked at before anything is done.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
@@ -78,7 +79,8 @@ class MemoryFile:
             temporary.write_text(json.dumps(asdict(memory)), encoding="ascii")
             temporary.replace(self._path)
         except OSError:
-            pass
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
     def forget(self) -> None:
         """Remove the file."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -43,7 +43,8 @@ DAD_WAIT_S = 5.0
 RTPROT_DHCP = 16
 UNREACHABLE_METRIC = 2147483647
 """Behind every route that leads somewhere."""
-TRANSIENT = frozenset({errno.EBUSY, errno.ENOBUFS, errno.EAGAIN, errno.EINTR})
+TRANSIENT = frozenset({errno.EBUSY, errno.ENOBUFS, errno.EAGAIN, errno.EINTR, -1})
+"""-1 is pyroute2's NetlinkDumpInterrupted: something changed while it was listed."""
 
 T = TypeVar("T")
 
@@ -112,10 +113,15 @@ def netlink_error() -> Any:
 
 
 def _transient(error: BaseException) -> bool:
-    return getattr(error, "code", None) in TRANSIENT
+    # A kernel's answer has a code; a socket that fails itself, as with ENOBUFS when its buffer ran over, an errno.
+    return _code_of(error) in TRANSIENT
 
 
-def _patiently(work: Callable[[], T]) -> T:
+def _code_of(error: Any) -> int:
+    return int(getattr(error, "code", 0) or getattr(error, "errno", 0) or 0)
+
+
+def patiently(work: Callable[[], T]) -> T:
     """Do ``work`` again when netlink was busy or out of buffers."""
     retry = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_transient),
@@ -128,7 +134,7 @@ def _patiently(work: Callable[[], T]) -> T:
 
 def dataplane_error(what: str, error: Any) -> DataplaneError:
     """The kernel's no, in our words."""
-    code = int(getattr(error, "code", 0) or getattr(error, "errno", 0) or 0)
+    code = _code_of(error)
     text = str(error.args[-1]) if error.args else str(error)
     remedy = ""
     if code == errno.EPERM:
@@ -168,13 +174,29 @@ def _route_socket() -> Iterator[Any]:
 
 def _do(what: str, work: Callable[[Any], T], *, fine: frozenset[int] = frozenset()) -> T | None:
     """Run one netlink request; the errno values in ``fine`` mean that it was so already."""
-    with _route_socket() as ipr:
+
+    def attempt() -> T:
+        with _route_socket() as ipr:
+            try:
+                return work(ipr)
+            except OSError:
+                # What it was still to read is of unknown state: the next request has a socket of its own.
+                _session.socket = None
+                ipr.close()
+                raise
+
+    with session():
         try:
-            return _patiently(lambda: work(ipr))
-        except _pyroute2().NetlinkError as error:
-            if error.code in fine:
+            return patiently(attempt)
+        except (_pyroute2().NetlinkError, OSError) as error:
+            if _code_of(error) in fine:
                 return None
             raise dataplane_error(what, error) from None
+
+
+def _ask(what: str, question: Callable[[Any], Iterable[Any]], *, fine: frozenset[int] = frozenset()) -> list[Any]:
+    """What netlink answers to a question, all of it; nothing for the errno values in ``fine``."""
+    return _do(what, lambda ipr: list(question(ipr)), fine=fine) or []
 
 
 # ---- looking
@@ -182,15 +204,15 @@ def _do(what: str, work: Callable[[Any], T], *, fine: frozenset[int] = frozenset
 
 def observe_link(name: str) -> LinkState | None:
     """The interface ``name`` as it is now; None when there is none."""
-    with _route_socket() as ipr:
-        message = _link(ipr, name)
+    with session():
+        message = _link(name)
         if message is None:
             return None
         index = message["index"]
         link_local: IPv6Address | None = None
         stable: list[IPv6Address] = []
         temporary: list[IPv6Address] = []
-        for address in ipr.get_addr(family=socket.AF_INET6, index=index):
+        for address in _addresses(name, index, socket.AF_INET6):
             value = _source(address)
             if value is None:
                 continue
@@ -226,25 +248,25 @@ def _source(address: Any) -> IPv6Address | None:
 
 def addresses6_elsewhere(index: int) -> tuple[IPv6Address, ...]:
     """The global and unique-local addresses of all interfaces but this one that may be used as a source, sorted."""
-    with _route_socket() as ipr:
-        found = set()
-        for address in ipr.get_addr(family=socket.AF_INET6):
-            flags = address.get_attr("IFA_FLAGS") or address["flags"]
-            if address["index"] != index and address["scope"] == SCOPE_UNIVERSE and not flags & IFA_F_TEMPORARY:
-                found.add(_source(address))
-        return tuple(sorted(a for a in found if a is not None))
+    found = set()
+    for address in _ask("list the addresses", lambda ipr: ipr.get_addr(family=socket.AF_INET6)):
+        flags = address.get_attr("IFA_FLAGS") or address["flags"]
+        if address["index"] != index and address["scope"] == SCOPE_UNIVERSE and not flags & IFA_F_TEMPORARY:
+            found.add(_source(address))
+    return tuple(sorted(a for a in found if a is not None))
 
 
-def _link(ipr: Any, name: str) -> Any | None:
+def _link(name: str) -> Any | None:
     index = _lookup(name)
     if index is None:
         return None
-    try:
-        return next(iter(ipr.get_links(index)), None)
-    except _pyroute2().NetlinkError as error:
-        if error.code == errno.ENODEV:
-            return None
-        raise dataplane_error(f"look at {name}", error) from None
+    gone = frozenset({errno.ENODEV})
+    return next(iter(_ask(f"look at {name}", lambda ipr: ipr.get_links(index), fine=gone)), None)
+
+
+def _addresses(name: str, index: int, family: int) -> list[Any]:
+    gone = frozenset({errno.ENODEV})
+    return _ask(f"list the addresses of {name}", lambda ipr: ipr.get_addr(family=family, index=index), fine=gone)
 
 
 def _lookup(name: str) -> int | None:
@@ -262,8 +284,7 @@ def _kind(message: Any) -> str | None:
 
 def observe_end(name: str) -> End | None:
     """An interface of our own making as far as we set it; None when there is none."""
-    with _route_socket() as ipr:
-        message = _link(ipr, name)
+    message = _link(name)
     if message is None:
         return None
     return End(
@@ -277,8 +298,7 @@ def observe_end(name: str) -> End | None:
 
 def observe_tunnel(name: str) -> Tunnel | None:
     """The softwire device ``name``; None when there is none."""
-    with _route_socket() as ipr:
-        message = _link(ipr, name)
+    message = _link(name)
     if message is None:
         return None
     kind = _kind(message)
@@ -309,20 +329,18 @@ def observe_tunnel(name: str) -> Tunnel | None:
 
 def addresses4(index: int) -> tuple[tuple[IPv4Address, int], ...]:
     """The IPv4 addresses of an interface with their prefix lengths."""
-    with _route_socket() as ipr:
-        return tuple(
-            (IPv4Address(a.get_attr("IFA_LOCAL") or a.get_attr("IFA_ADDRESS")), a["prefixlen"])
-            for a in ipr.get_addr(family=socket.AF_INET, index=index)
-        )
+    return tuple(
+        (IPv4Address(a.get_attr("IFA_LOCAL") or a.get_attr("IFA_ADDRESS")), a["prefixlen"])
+        for a in _addresses(f"interface {index}", index, socket.AF_INET)
+    )
 
 
 def has_address6(index: int, address: IPv6Address) -> bool:
     """True when the interface has the address, tentative or not."""
-    with _route_socket() as ipr:
-        return any(
-            IPv6Address(a.get_attr("IFA_LOCAL") or a.get_attr("IFA_ADDRESS")) == address
-            for a in ipr.get_addr(family=socket.AF_INET6, index=index)
-        )
+    return any(
+        IPv6Address(a.get_attr("IFA_LOCAL") or a.get_attr("IFA_ADDRESS")) == address
+        for a in _addresses(f"interface {index}", index, socket.AF_INET6)
+    )
 
 
 def routes4(index: int) -> tuple[tuple[IPv4Network, int], ...]:
@@ -331,12 +349,11 @@ def routes4(index: int) -> tuple[tuple[IPv4Network, int], ...]:
 
 
 def _routes4() -> list[tuple[IPv4Network, int, int | None]]:
-    with _route_socket() as ipr:
-        found = []
-        for r in ipr.get_routes(family=socket.AF_INET, table=254, type=1):
-            destination = IPv4Network((r.get_attr("RTA_DST") or "0.0.0.0", r["dst_len"]))  # noqa: S104
-            found.append((destination, int(r.get_attr("RTA_PRIORITY") or 0), r.get_attr("RTA_OIF")))
-        return found
+    found = []
+    for r in _ask("list the routes", lambda ipr: ipr.get_routes(family=socket.AF_INET, table=254, type=1)):
+        destination = IPv4Network((r.get_attr("RTA_DST") or "0.0.0.0", r["dst_len"]))  # noqa: S104
+        found.append((destination, int(r.get_attr("RTA_PRIORITY") or 0), r.get_attr("RTA_OIF")))
+    return found
 
 
 def path_mtu(destination: IPv6Address) -> int | None:
@@ -344,18 +361,22 @@ def path_mtu(destination: IPv6Address) -> int | None:
 
     None when there is no route.
     """
-    with _route_socket() as ipr:
-        try:
-            route = next(iter(ipr.route("get", dst=str(destination), family=socket.AF_INET6)), None)
-        except _pyroute2().NetlinkError:
-            return None
+    no_route = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL})
+    with session():
+        found = _ask(
+            f"look for the route to {destination}",
+            lambda ipr: ipr.route("get", dst=str(destination), family=socket.AF_INET6),
+            fine=no_route,
+        )
+        route = next(iter(found), None)
         if route is None or route["type"] not in (1, 2):
             return None
         metrics = route.get_attr("RTA_METRICS")
         learnt = metrics.get_attr("RTAX_MTU") if metrics else None
         if learnt:
             return int(learnt)
-        links = list(ipr.get_links(route.get_attr("RTA_OIF")))
+        oif = route.get_attr("RTA_OIF")
+        links = _ask(f"look at interface {oif}", lambda ipr: ipr.get_links(oif), fine=frozenset({errno.ENODEV}))
         return int(links[0].get_attr("IFLA_MTU")) if links else None
 
 
@@ -413,18 +434,17 @@ def silence(name: str) -> None:
 def has_ip6tnl() -> bool:
     """True when the kernel can make ip6tnl devices (loads the module where it is one). Leaves nothing behind."""
     name = "b4probe"
-    with _route_socket() as ipr:
+    ends = _tunnel(0, IPv6Address("100::1"), IPv6Address("100::2"))
+    with session():
         try:
             # An index of our own makes the answer about this device alone, and RTM_NEWLINK is all or nothing.
-            ipr.link("add", ifname=name, **_tunnel(0, IPv6Address("100::1"), IPv6Address("100::2")))
-        except _pyroute2().NetlinkError as error:
-            if error.code in (errno.EOPNOTSUPP, errno.ENODEV):
+            _do("look for the ip6_tunnel driver", lambda ipr: ipr.link("add", ifname=name, **ends))
+        except DataplaneError as error:
+            if error.errno in (errno.EOPNOTSUPP, errno.ENODEV):
                 return False
-            if error.code != errno.EEXIST:
-                raise dataplane_error("look for the ip6_tunnel driver", error) from None
-        index = _lookup(name)
-        if index is not None:
-            ipr.link("del", index=index)
+            if error.errno != errno.EEXIST:
+                raise
+        delete_link(name)
         return True
 
 
@@ -489,10 +509,9 @@ def add_address6(name: str, address: IPv6Address) -> None:
     )
 
     def flags() -> int:
-        with _route_socket() as ipr:
-            for a in ipr.get_addr(family=socket.AF_INET6, index=index):
-                if IPv6Address(a.get_attr("IFA_LOCAL") or a.get_attr("IFA_ADDRESS")) == address:
-                    return int(a.get_attr("IFA_FLAGS") or a["flags"])
+        for a in _addresses(name, index, socket.AF_INET6):
+            if IPv6Address(a.get_attr("IFA_LOCAL") or a.get_attr("IFA_ADDRESS")) == address:
+                return int(a.get_attr("IFA_FLAGS") or a["flags"])
         return IFA_F_DADFAILED
 
     retry = tenacity.Retrying(
@@ -544,11 +563,10 @@ def lease_address6(name: str, address: IPv6Address, preferred_s: int, valid_s: i
 
 def address6_flags(name: str, address: IPv6Address) -> int | None:
     """The IFA_F flags of an address; None when it (or the interface) is not there."""
-    with _route_socket() as ipr:
-        for index in ipr.link_lookup(ifname=name):
-            for a in ipr.get_addr(family=socket.AF_INET6, index=index):
-                if IPv6Address(a.get_attr("IFA_LOCAL") or a.get_attr("IFA_ADDRESS")) == address:
-                    return int(a.get_attr("IFA_FLAGS") or a["flags"])
+    index = _lookup(name)
+    for a in _addresses(name, index, socket.AF_INET6) if index is not None else ():
+        if IPv6Address(a.get_attr("IFA_LOCAL") or a.get_attr("IFA_ADDRESS")) == address:
+            return int(a.get_attr("IFA_FLAGS") or a["flags"])
     return None
 
 

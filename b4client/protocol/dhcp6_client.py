@@ -34,6 +34,9 @@ MIN_REASK_S = 30.0
 REQUESTED_OPTIONS = (Option.INFORMATION_REFRESH_TIME, Option.INF_MAX_RT, *PROVISIONING_OPTIONS)
 """The Option Request Option of every INFORMATION-REQUEST: 32 and 83 are a MUST [D-3]."""
 
+PROVISIONING = (Option.DHCP4_O_DHCP6_SERVER, Option.S46_CONT_MAPE, Option.S46_CONT_LW, Option.AFTR_NAME)
+"""Options of which one at least makes a Reply worth having."""
+
 
 @dataclass(frozen=True, slots=True)
 class Idle:
@@ -59,9 +62,14 @@ class Asking:
 
 @dataclass(frozen=True, slots=True)
 class Informed:
-    """The last Reply holds until ``refresh_at`` (None: for ever)."""
+    """The last Reply holds until ``refresh_at`` (None: for ever).
+
+    ``unserved`` is the transaction of a Reply that provisioned nothing: a Reply of another server to the same question
+    is then still welcome.
+    """
 
     refresh_at: float | None
+    unserved: int | None = None
 
 
 State = Idle | Delaying | Asking | Informed
@@ -132,7 +140,11 @@ class Dhcp6Client(NoLeases):
     def received(self, data: bytes, now: float) -> Dhcp6Message | None:
         """The Reply in ``data`` if it answers us (RFC 8415 16.10 [D-8]); None (and a count) if not."""
         state = self._state
-        asked = state.transaction_id if isinstance(state, Asking) else None
+        match state:
+            case Asking(transaction_id=asked) | Informed(unserved=asked):
+                pass
+            case _:
+                asked = None
         message = read_answer(data, self._duid, asked, (MessageType.REPLY,), self._counters)
         if message is None:
             return None
@@ -141,8 +153,14 @@ class Dhcp6Client(NoLeases):
             # It says nothing about option 88, so it must not end 4o6 [F-2]: the exchange goes on, at its own pace.
             self._counters.count("drop-reply-failed")
             return None
+        provisions = any(message.get(option) is not None for option in PROVISIONING)
+        if isinstance(state, Informed) and not provisions:
+            self._counters.count("drop-reply-foreign-transaction")
+            return None
         self._counters.count("received-reply")
-        self._state = Informed(self._refresh_at(message, now))
+        # RFC 8415 18.2.10.4 takes the first Reply. A quicker server beside the provider's that knows nothing of
+        # softwires would keep IPv4 away for a day (IRT_DEFAULT).
+        self._state = Informed(self._refresh_at(message, now), None if provisions else asked)
         return message
 
     def _times(self) -> Dhcp6Retransmission:

@@ -31,6 +31,7 @@ async def _carry_out(*wanted: effects.Effect) -> list[str]:
         "dataplane": SimpleNamespace(withdraw=withdraw),
         "mender": SimpleNamespace(keep=lambda _: None, kept=None),
         "neighbourhood": SimpleNamespace(look=look),
+        "forwards": SimpleNamespace(follow=lambda _: None),
         "_socket": SimpleNamespace(send=lambda data, *_: done.append(data.decode())),
     }
     for name, part in parts.items():

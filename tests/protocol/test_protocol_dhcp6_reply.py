@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from infoscript import DUID, IDENTITIES, Script, reply, seconds, status
 from timescript import Highest, Lowest
 
-from b4client.protocol.dhcp6_client import Asking, Informed
+from b4client.protocol.counters import Counters
+from b4client.protocol.dhcp6_client import Asking, Dhcp6Client, Informed
 from b4client.wire import dhcp6
 from b4client.wire.dhcp6 import Dhcp6Message, MessageType, Option, StatusCode
 
@@ -230,3 +231,21 @@ def test_whatever_a_reply_holds_the_client_goes_on(replies: list[Any], seed: int
             assert refresh is None or refresh >= 600
         else:
             assert script.refresh_in() is not None
+
+
+def test_a_reply_without_provisioning_leaves_the_question_open_for_another_server() -> None:
+    """A server that knows nothing of softwires and is quicker must not keep IPv4 away until the next refresh."""
+    rng = random.Random(1)
+    client = Dhcp6Client(DUID, start_delay=False, rng=rng, counters=Counters())
+    (asked,) = client.start(0.0)
+    transaction = dhcp6.decode(asked).transaction_id
+
+    def answer(*options: tuple[int, bytes]) -> bytes:
+        return dhcp6.encode(dhcp6.Dhcp6Message(7, transaction, ((1, DUID), (2, b"\0\3\0\1srv"), *options)))
+
+    assert client.received(answer(), 0.1) is not None
+    assert client.received(answer(), 0.2) is None  # it says no more than the first
+    useful = client.received(answer((88, b"")), 0.3)
+    assert useful is not None
+    assert useful.get(88) == b""
+    assert client.received(answer((88, b"")), 0.4) is None  # and that is enough
