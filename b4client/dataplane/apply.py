@@ -24,7 +24,7 @@ from b4client.dataplane.memory import Memory, MemoryFile, digest
 from b4client.dataplane.meshview import view_mesh
 from b4client.dataplane.neighbours import Conflict, Scene
 from b4client.dataplane.neighbours import find as find_conflicts
-from b4client.dataplane.plan import RECIRCULATION, Plan, mesh_plan, plan
+from b4client.dataplane.plan import ICMP_TIMEOUT, RECIRCULATION, Plan, mesh_plan, plan
 from b4client.dataplane.recirculation import LoopPlan, loop_plan
 from b4client.dataplane.ruleset import table_name
 from b4client.dataplane.undo import MEMORY, DidNotStay, Undo, undoing
@@ -84,6 +84,7 @@ class Dataplane:
         self._capabilities: Capabilities | None = None
         self._standby: userspace.Standby | None = None
         self._unlisted: tuple[tuple[str, str], ...] | None = None
+        self._icmp_told = False
         self._config: SoftwireConfig | None = None
         self._lan: str | None = None
         self._wan_up: bool | None = None
@@ -204,6 +205,7 @@ class Dataplane:
                 shared = [(k, v) for k, v in target.sysctls if f"/{self._device}/" not in k]
                 changed |= self._set_sysctls(shared, memory, undo)
                 changed |= self._load_rules(target, memory, undo)
+                changed |= self._keep_icmp(target, memory, undo)
                 changed |= link.result()
                 changed |= self._set_up(target, memory, undo)
                 # Routes that follow the WAN's carrier are no repair.
@@ -386,6 +388,20 @@ class Dataplane:
                 undo.add(path, lambda path=path, old=old: sysctl.write(path, old))  # type: ignore[misc]
             changed = True
         return changed
+
+    def _keep_icmp(self, target: Plan, memory: Memory, undo: Undo) -> bool:
+        """Have the NAT keep ICMP queries as long as it should. Others' longer time is as good; where the setting cannot
+        be changed the softwire is worth more than the time."""
+        present = sysctl.read(ICMP_TIMEOUT)
+        if target.icmp_timeout is None or present is None or int(present) >= target.icmp_timeout:
+            return False
+        try:
+            return self._set_sysctls([(ICMP_TIMEOUT, str(target.icmp_timeout))], memory, undo)
+        except DataplaneError as error:
+            if not self._icmp_told:
+                log.warning("ICMP queries are translated for %s s only: %s", present, error)
+            self._icmp_told = True
+            return False
 
     def _listing(self, tables: tuple[tuple[str, str], ...]) -> str:
         """A digest of what the kernel lists of our tables, less what changes by itself; "" when one is missing."""

@@ -17,7 +17,7 @@ from b4client.dataplane.recirculation import LoopPlan, loop_plan
 from b4client.dataplane.ruleset import ruleset, table_name
 from b4client.model.maprule import MappingRule
 from b4client.model.settings import SoftwireSettings
-from b4client.model.softwire import IPV6_HEADER_LEN, Encapsulation, SoftwireConfig
+from b4client.model.softwire import IPV6_HEADER_LEN, Encapsulation, Mode, SoftwireConfig
 
 MIN_IPV4_MTU = 576
 
@@ -73,7 +73,8 @@ class Plan:
     ``wan_address`` is an IPv6 /128 to add to the WAN (None when ``local`` exists without us). ``sysctls`` are
     (path below /proc/sys, value); ``ruleset`` is nft text that replaces ``tables`` whole, in one transaction. ``loop``
     is the veth pair that the ruleset names, None where the address is not shared or recirculation cannot be. ``lan`` is
-    None where no IPv4 prefix is routed without NAT.
+    None where no IPv4 prefix is routed without NAT. ``icmp_timeout``: the seconds that the NAT is to keep an ICMP query
+    at least (RFC 5508 REQ-2); None where it does not translate.
     """
 
     wan: str
@@ -87,6 +88,7 @@ class Plan:
     ruleset: str
     loop: LoopPlan | None = None
     lan: LanPlan | None = None
+    icmp_timeout: int | None = None
 
     @property
     def nat(self) -> str:
@@ -147,6 +149,7 @@ def plan(
         ),
         loop=loop,
         lan=lan_plan(config, settings),
+        icmp_timeout=None if config.mode is Mode.DS_LITE else settings.timeouts.icmp,
     )
 
 
@@ -179,6 +182,10 @@ def mesh_rules(rules: Iterable[MappingRule]) -> tuple[Rule, ...]:
         )
         for rule in rules
     )
+
+
+ICMP_TIMEOUT = "net/netfilter/nf_conntrack_icmp_timeout"
+"""nf_tables has no timeouts for ICMP, so it is the whole namespace's."""
 
 
 def _sysctls(wan: str, device: str) -> tuple[tuple[str, str], ...]:

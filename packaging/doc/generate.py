@@ -91,7 +91,8 @@ DETAILS = {
     "nat.timeouts.udp_stream": "UDP, both directions seen (RFC 4787 REQ-5: 300 is recommended).",
     "nat.timeouts.tcp_established": "TCP connections that stand (RFC 5382 REQ-5: at least 7440).",
     "nat.timeouts.tcp_transitory": "TCP connections that open or close (RFC 5382 REQ-5: at least 240).",
-    "nat.timeouts.icmp": "ICMP queries (RFC 5508 REQ-2: at least 60).",
+    "nat.timeouts.icmp": "ICMP queries (RFC 5508 REQ-2: at least 60), of the whole network namespace; "
+    "a longer time that is set already stays.",
     "daemon.log_level": "How much is logged.",
     "forward.protocol": "Protocol.",
     "forward.port": "Port of the shared address; one of the set, else the forward waits or moves.",

@@ -156,6 +156,55 @@ def test_two_softwires_on_one_machine(cpe: Namespace, plane: Callable[..., Datap
     assert first.observe().nat["problem"] is None
 
 
+def icmp_timeout(cpe: Namespace) -> int:
+    return int(cpe.run("sysctl", "-n", "net.netfilter.nf_conntrack_icmp_timeout").stdout)
+
+
+def test_icmp_queries_are_kept_for_a_minute(cpe: Namespace, plane: Callable[..., Dataplane]) -> None:
+    """RFC 5508 REQ-2 [N-6]: what the kernel keeps for less is raised, and put back at the end."""
+    before = icmp_timeout(cpe)
+    assert before < 60
+    dataplane = plane()
+    dataplane.install(CONFIG)
+    assert icmp_timeout(cpe) == 60
+    assert not dataplane.install(CONFIG).changed
+    cpe.run("sysctl", "-w", f"net.netfilter.nf_conntrack_icmp_timeout={before}")
+    assert dataplane.install(CONFIG).changed
+    assert icmp_timeout(cpe) == 60
+    dataplane.withdraw()
+    assert icmp_timeout(cpe) == before
+
+
+def test_a_longer_time_for_icmp_queries_is_left_alone(cpe: Namespace, plane: Callable[..., Dataplane]) -> None:
+    plane().install(CONFIG)
+    cpe.run("sysctl", "-w", "net.netfilter.nf_conntrack_icmp_timeout=90")
+    other = plane("b4-2", route_metric=5)
+    other.install(replace(CONFIG, ipv4=IPv4Address("192.0.2.9")))
+    assert icmp_timeout(cpe) == 90
+    other.withdraw()
+    assert icmp_timeout(cpe) == 90
+
+
+def test_a_time_for_icmp_queries_that_cannot_be_set_costs_no_softwire(
+    plane: Callable[..., Dataplane], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from b4client.dataplane import sysctl
+
+    write = sysctl.write
+
+    def refuse(path: str, value: str) -> None:
+        if "icmp" in path:
+            raise DataplaneError(f"set {path} to {value}", "Read-only file system", errno=errno.EROFS)
+        write(path, value)
+
+    monkeypatch.setattr(sysctl, "write", refuse)
+    dataplane = plane()
+    with caplog.at_level(logging.WARNING):
+        assert dataplane.install(CONFIG).changed
+        assert not dataplane.install(CONFIG).changed
+    assert [r.getMessage().split(":")[0] for r in caplog.records] == ["ICMP queries are translated for 30 s only"]
+
+
 def test_falls_back_when_the_loop_cannot_be(
     cpe: Namespace, plane: Callable[..., Dataplane], caplog: pytest.LogCaptureFixture
 ) -> None:

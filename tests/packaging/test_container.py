@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from b4client import api
-from b4client.dataplane.plan import plan
+from b4client.dataplane.plan import ICMP_TIMEOUT, plan
 from b4client.lab.netns import reap, wait_until
 from b4client.lab.testbed import SERVER, Testbed, TestbedSettings
 from b4client.model.errors import ControlError
@@ -74,6 +74,7 @@ def test_every_sysctl_that_is_set_is_advised() -> None:
     )
     planned = plan(config, SoftwireSettings(), encapsulation=Encapsulation.USERSPACE, path_mtu=1500)
     wanted = {(path.replace("/b4/", "/default/").replace("/", "."), value) for path, value in planned.sysctls}
+    wanted.add((ICMP_TIMEOUT.replace("/", "."), str(planned.icmp_timeout)))
     assert {tuple(text.split("=")) for text in advised("sysctl")} == wanted
 
 
