@@ -49,6 +49,8 @@ def render_ports(told: Mapping[str, Any], *, colour: bool = False, width: int = 
     if shown:
         legend = "  ".join(f"{_paint(g, _COLOUR[g], colour)} {m}" for g, m in _MEANING.items() if g in shown)
         lines += ["", f"{'':15}{legend}"]
+    if told["forwarded_ports"]:
+        lines += ["", "forwarded: a port that is forwarded for one protocol is kept from all"]
     hosts = [(h["host"], _counted(h["flows"], "flow"), _counted(h["ports"], "port")) for h in told["hosts"]]
     if told["address"] in {h["host"] for h in told["hosts"]}:
         hosts = [(f"{h} (this machine)" if h == told["address"] else h, *rest) for h, *rest in hosts]  # type: ignore[misc]
