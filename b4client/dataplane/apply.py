@@ -286,8 +286,8 @@ class Dataplane:
         tunnel = rtnl.observe_tunnel(self._device)
         if tunnel is None:
             raise DataplaneError(f"set up {self._device}", "the interface vanished while it was set up", transient=True)
-        if tunnel.mtu != target.link.mtu:
-            rtnl.set_link(self._device, mtu=target.link.mtu)
+        if tunnel.mtu != target.link.device_mtu:
+            rtnl.set_link(self._device, mtu=target.link.device_mtu)
             undo.add("MTU", partial(rtnl.set_link, self._device, mtu=tunnel.mtu))
             changed = True
         own = [(k, v) for k, v in target.sysctls if f"/{self._device}/" in k and sysctl.read(k) is not None]
@@ -616,7 +616,7 @@ class Dataplane:
             device=self._device,
             kind=tunnel.kind,
             up=tunnel.up,
-            mtu=tunnel.mtu,
+            mtu=tunnel.mtu if pump is None else min(pump.tunnel_mtu, tunnel.mtu),
             local=str(local) if local else None,
             remote=str(remote) if remote else None,
             addresses=tuple(f"{a}/{n}" for a, n in rtnl.addresses4(tunnel.index)),

@@ -63,8 +63,9 @@ class Forwarder:
         self.alarm.setblocking(False)
         self._tokens, self._tokens_at = float(ICMP_PER_SECOND), 0.0
         try:
-            self.raw = tunio.open_raw(local, remote)
-            self.mesh_raw = tunio.open_raw(local, None) if mesh is not None else None
+            widest = mtu + ipip.IPV6_HEADER_LEN
+            self.raw = tunio.open_raw(local, remote, widest)
+            self.mesh_raw = tunio.open_raw(local, None, widest) if mesh is not None else None
         except OSError as error:
             raise StartError(f"open a raw socket from {local} to {remote}", error) from error
         remotes = [(_number(remote), 128), *(mesh.prefixes if mesh is not None else ())]

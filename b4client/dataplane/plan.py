@@ -37,10 +37,14 @@ class MeshPlan:
     draft03: bool
 
 
+LAN_MTU = 1500
+"""Larger than this nothing comes from most LANs, and nothing of this machine's own should be."""
+
+
 @dataclass(frozen=True, slots=True)
 class LinkPlan:
-    """The softwire device: ``kind`` is ``"ip6tnl"`` or ``"tun"``; ``mtu`` its IPv4 MTU in octets. ``mesh`` None sends
-    everything to ``remote`` and takes from nobody else."""
+    """The softwire device: ``kind`` is ``"ip6tnl"`` or ``"tun"``; ``mtu`` the softwire's IPv4 MTU in octets. ``mesh``
+    None sends everything to ``remote`` and takes from nobody else."""
 
     name: str
     kind: str
@@ -48,6 +52,13 @@ class LinkPlan:
     remote: IPv6Address
     mtu: int
     mesh: MeshPlan | None = None
+
+    @property
+    def device_mtu(self) -> int:
+        """The device's MTU in octets. A TUN takes what a LAN sends: our pump fragments outside what is larger than the
+        softwire's MTU and may be, so that nothing is fragmented inside (RFC 6333 5.3 [L-10]). The kernel's tunnel
+        cannot."""
+        return self.mtu if self.kind == "ip6tnl" else max(self.mtu, LAN_MTU)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ SO_ATTACH_FILTER = 26
 SO_RCVBUFFORCE = 33
 IPV6_MTU_DISCOVER = 23
 IPV6_MTU = 24
+IPV6_MIN_MTU = 1280
 IPV6_RECVERR = 25
 IPV6_PMTUDISC_WANT = 1
 SO_EE_ORIGIN_ICMP6 = 3
@@ -167,8 +168,9 @@ def _prefix_test(network: int, length: int) -> list[Instruction]:
     return test
 
 
-def open_raw(local: str, remote: str | None) -> socket.socket:
-    """The way out: what is sent becomes the payload of an IPv6 packet of next header 4, fragmented where it must be.
+def open_raw(local: str, remote: str | None, mtu: int) -> socket.socket:
+    """The way out: what is sent becomes the payload of an IPv6 packet of next header 4, fragmented where it must be: to
+    what the path takes, and to ``mtu`` octets of IPv6 at most.
 
     Receives nothing; but that it exists keeps the kernel from telling the BR that nobody here speaks IPv4-in-IPv6.
     ICMPv6 errors that quote our packets wait in its error queue. ``remote`` None: each packet says where it goes.
@@ -179,6 +181,7 @@ def open_raw(local: str, remote: str | None) -> socket.socket:
         raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, HOP_LIMIT)
         raw.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_WANT)
         raw.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
+        raw.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU, max(mtu, IPV6_MIN_MTU))
         raw.bind((local, 0))
         if remote is not None:
             raw.connect((remote, 0))

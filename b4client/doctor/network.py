@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from b4client.dataplane.rtnl import Tunnel
 from b4client.doctor.finding import Finding, error, note, ok, warning
 from b4client.doctor.probe import Echo
 from b4client.doctor.system import Context, System
@@ -204,21 +205,29 @@ def check_softwire(system: System, context: Context) -> Iterator[Finding]:
         )
     br = context.br
     path = system.path_mtu(br) if br is not None else None
-    if path is not None and tunnel.mtu > path - IPV6_HEADER_LEN:
+    mtu = _softwire_mtu(context, tunnel)
+    if path is not None and mtu > path - IPV6_HEADER_LEN:
         yield warning(
             "softwire-mtu",
-            f"the MTU of {context.device} is {tunnel.mtu}, the path allows {path - IPV6_HEADER_LEN}: the rest is "
-            "fragmented",
+            f"the MTU of {context.device} is {mtu}, the path allows {path - IPV6_HEADER_LEN}: the rest is fragmented",
             "Leave softwire.mtu out of the settings.",
         )
     elif tunnel.ours and not strange:
-        yield ok("softwire", f"{context.device} is up, MTU {tunnel.mtu}")
-    if context.config is not None and not context.config.softwire.clamp_mss and tunnel.mtu < ETHERNET_MTU:
+        yield ok("softwire", f"{context.device} is up, MTU {mtu}")
+    if context.config is not None and not context.config.softwire.clamp_mss and mtu < ETHERNET_MTU:
         yield warning(
             "mss",
             "TCP's segment size is not fitted to the softwire: connections hang where path MTU discovery is filtered",
             "softwire.clamp_mss = true",
         )
+
+
+def _softwire_mtu(context: Context, tunnel: Tunnel) -> int:
+    """What the softwire takes without fragments, as the daemon says; a TUN takes more."""
+    said = ((context.status or {}).get("dataplane") or {}).get("mtu")
+    if isinstance(said, int):
+        return said
+    return tunnel.mtu if tunnel.kind == "ip6tnl" else min(tunnel.mtu, ETHERNET_MTU - IPV6_HEADER_LEN)
 
 
 def check_reach(system: System, context: Context) -> Iterator[Finding]:
@@ -229,8 +238,9 @@ def check_reach(system: System, context: Context) -> Iterator[Finding]:
     tunnel = system.tunnel(context.device)
     if tunnel is None:
         return
+    mtu = _softwire_mtu(context, tunnel)
     try:
-        small, large = (system.ping4(context.device, target, size) for size in (SMALL, tunnel.mtu))
+        small, large = (system.ping4(context.device, target, size) for size in (SMALL, mtu))
     except OSError as refused:
         yield error("reach", f"{target} cannot be tried through {context.device}: {refused.strerror}", "See above.")
         return
@@ -243,11 +253,11 @@ def check_reach(system: System, context: Context) -> Iterator[Finding]:
     elif large is not Echo.ANSWERED:
         yield warning(
             "reach",
-            f"{target} answers, but not packets of {tunnel.mtu} octets: {large.value}",
+            f"{target} answers, but not packets of {mtu} octets: {large.value}",
             "Set softwire.mtu lower, or ask the provider about fragments at the lwAFTR.",
         )
     else:
-        yield ok("reach", f"{target} answers through the softwire, also packets of {tunnel.mtu} octets")
+        yield ok("reach", f"{target} answers through the softwire, also packets of {mtu} octets")
 
 
 def check_source_port(system: System, context: Context) -> Iterator[Finding]:

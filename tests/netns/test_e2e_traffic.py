@@ -6,8 +6,12 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Network
+from pathlib import Path
 
 import pytest
+from scapy.layers.inet import IP
+from scapy.layers.inet6 import IPv6ExtHdrFragment
+from scapy.utils import PcapReader
 
 from b4client.lab.client import Client
 from b4client.lab.kea import KeaSettings
@@ -138,6 +142,32 @@ def test_big_packets(connect: Callable[[KeaSettings], Line]) -> None:
     too_big = lan.run("ping", "-n", "-c1", "-W5", "-M", "do", "-s", str(1460 - 27), str(SERVER), check=False)
     assert too_big.returncode != 0
     assert "mtu=1460" in (too_big.stdout + too_big.stderr).replace("mtu = ", "mtu=")
+    line.assert_clean()
+
+
+def test_nothing_is_fragmented_inside(
+    connect: Callable[[KeaSettings], Line], encapsulation: str, tmp_path: Path
+) -> None:
+    """RFC 6333 5.3 [L-10]: what may be fragmented and is too large leaves as fragments of IPv6. ip6_tunnel cannot."""
+    if encapsulation == "kernel":
+        pytest.skip("the kernel's ip6_tunnel cannot fragment outside; the userspace softwire is tested on this machine")
+    line = connect(KeaSettings())
+    size = 1500 - 28
+    with line.testbed.capture("cpe", "wan", tmp_path / "wan.pcap", "ip6 and src host 2001:db8:46::100") as capture:
+        # A socket that lets it be fragmented, in the LAN and on the customer edge itself.
+        for node in (line.testbed.lan, line.testbed.cpe):
+            node.run("ip", "route", "flush", "cache")  # the path MTU that an earlier test has learnt
+            node.run("ping", "-n", "-c2", "-i", "0.2", "-W5", "-M", "dont", "-s", str(size), str(SERVER))
+    outer, inner = [], []
+    for packet in PcapReader(str(capture.file)):
+        if IPv6ExtHdrFragment in packet:
+            outer.append(packet[IPv6ExtHdrFragment])
+        elif IP in packet:
+            inner.append(packet[IP])
+    assert len(outer) == 2 * 4
+    firsts = [IP(bytes(f.payload)) for f in outer if f.offset == 0]
+    assert [p.len for p in firsts] == [1500] * 4
+    assert not any(p.flags.MF or p.frag for p in (*firsts, *inner))
     line.assert_clean()
 
 
