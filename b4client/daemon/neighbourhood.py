@@ -4,13 +4,15 @@ something is wrong. Who wants to know more runs ``b4client doctor``."""
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from b4client.dataplane.apply import Dataplane
-from b4client.dataplane.neighbours import Conflict
 from b4client.model.errors import DataplaneError
 from b4client.model.softwire import SoftwireConfig
 from b4client.protocol import effects
+
+if TYPE_CHECKING:
+    from b4client.dataplane.neighbours import Conflict
 
 
 class Neighbourhood:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from b4client import api
 from b4client.daemon import clock
-from b4client.dataplane import ctdump, portuse
 from b4client.model.errors import ControlError, DataplaneError
 from b4client.model.portset import PORT_MAX
 from b4client.model.softwire import Mode, SoftwireConfig
@@ -67,6 +66,8 @@ class PortWatch:
         return {"time": self._last["time"], "looks": self._looks, "protocols": protocols}
 
     async def _look(self, config: SoftwireConfig) -> dict[str, Any]:
+        from b4client.dataplane import ctdump, portuse  # many a daemon is never asked
+
         started, wall = clock.boot_now(), time.time()
         forwarded = [f.port for f in config.forwards]
         try:

@@ -14,16 +14,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from b4client.dataplane import capabilities, conntrack, loopdevice, nft, prefixlan, rtnl, sharing, sysctl, userspace
 from b4client.dataplane.capabilities import Capabilities
-from b4client.dataplane.foreign import lans
-from b4client.dataplane.forwardflush import flush_forwards
 from b4client.dataplane.memory import Memory, MemoryFile, digest
 from b4client.dataplane.meshview import view_mesh
-from b4client.dataplane.neighbours import Conflict, Scene
-from b4client.dataplane.neighbours import find as find_conflicts
 from b4client.dataplane.plan import ICMP_TIMEOUT, RECIRCULATION, Plan, mesh_plan, plan
 from b4client.dataplane.recirculation import LoopPlan, loop_plan
 from b4client.dataplane.ruleset import table_name
@@ -31,6 +27,9 @@ from b4client.dataplane.undo import MEMORY, DidNotStay, Undo, undoing
 from b4client.model.errors import DataplaneError
 from b4client.model.settings import SoftwireSettings
 from b4client.model.softwire import Encapsulation, SoftwireConfig
+
+if TYPE_CHECKING:
+    from b4client.dataplane.neighbours import Conflict
 
 __all__ = ["Applied", "Dataplane", "DidNotStay", "Observed"]
 
@@ -313,6 +312,8 @@ class Dataplane:
             changed = True
         forwards = [[f.protocol, f.port, str(f.to), f.to_port] for f in config.forwards]
         if memory.address and forwards != memory.forwards:
+            from b4client.dataplane.forwardflush import flush_forwards
+
             flush_forwards(memory.address, memory.forwards, forwards)
         for address in memory.wan_addresses:
             if target.wan_address is None or IPv6Address(address) != target.wan_address:
@@ -644,6 +645,12 @@ class Dataplane:
     def conflicts(self, config: SoftwireConfig) -> list[Conflict]:
         """What nft's rules of others do to the softwire, as far as nft itself knows (not what iptables' extensions
         match: ``b4client doctor`` asks iptables too). Raises DataplaneError."""
+        name = table_name(self._device)
+        if self._rules().tables() <= {(family, name) for family in ("ip", "arp", "ip6")}:
+            return []  # nobody else has any: what would look at them need not even be loaded
+        from b4client.dataplane.foreign import lans
+        from b4client.dataplane.neighbours import Scene, find
+
         loop = loop_plan(self._device) if self._remembered().nat == RECIRCULATION else None
         scene = Scene(
             self._device,
@@ -656,7 +663,7 @@ class Dataplane:
             default_route=self._settings.default_route,
             inbound=bool(config.forwards or self._settings.accept_local),
         )
-        return find_conflicts(self._rules().list_ruleset(), scene)
+        return find(self._rules().list_ruleset(), scene)
 
     def close(self) -> None:
         """Free what this process holds; the softwire stays."""
