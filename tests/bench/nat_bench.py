@@ -22,9 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "netns")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "netns"), str(ROOT / "tests" / "bench")]
 
 from natbed import ADDRESS, FAR, PORT, NatBed, plan_of, serving  # noqa: E402
+from picture import bars  # noqa: E402
 
 from b4client.dataplane.nft import Nft  # noqa: E402
 from b4client.model.portset import PortSet  # noqa: E402
@@ -245,26 +246,14 @@ def table(results: dict[tuple[str, str], Result]) -> list[str]:
 
 def svg(results: dict[tuple[str, str], Result]) -> str:
     """Bars: the share of connections that are up at once, per design, for the middle set."""
-    designs = [d for d in DESIGNS if results[MAIN, d].fill]
-    row, left, width = 46, 190, 420
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 90}" height="{60 + row * len(designs)}" '
-        'font-family="sans-serif" font-size="13">',
-        '<rect width="100%" height="100%" fill="white"/>',
-        f'<text x="10" y="24" font-size="15">Connections up at once: {MAIN}, one destination</text>',
-        f'<text x="{left}" y="44" fill="#1b6ca8">whole set at once</text>',
-        f'<text x="{left + 140}" y="44" fill="#d98b2b">one leaves, one comes, at 90 %</text>',
-    ]
-    for i, design in enumerate(designs):
-        y = 56 + row * i
-        parts.append(f'<text x="10" y="{y + 22}">{design}</text>')
+    rows = []
+    for design in DESIGNS:
         r = results[MAIN, design]
-        for j, (values, colour) in enumerate(((r.fill, "#1b6ca8"), (r.churn, "#d98b2b"))):
-            share = statistics.median(values)
-            top = y + 17 * j
-            parts.append(f'<rect x="{left}" y="{top}" width="{width * share / 100:.1f}" height="14" fill="{colour}"/>')
-            parts.append(f'<text x="{left + width * share / 100 + 6:.1f}" y="{top + 12}">{share:.1f} %</text>')
-    return "\n".join([*parts, "</svg>", ""])
+        if r.fill:
+            shares = [statistics.median(values) for values in (r.fill, r.churn)]
+            rows.append((design, [(share, f"{share:.1f} %") for share in shares]))
+    title = f"Connections up at once: {MAIN}, one destination"
+    return bars(title, rows, series=("whole set at once", "one leaves, one comes, at 90 %"), top=100.0)
 
 
 def main() -> None:

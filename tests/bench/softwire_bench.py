@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "bench")]
 
+from picture import bars  # noqa: E402
 from softwirebed import SoftwireBed  # noqa: E402
 
 SMALL, LARGE = 64, 1400
@@ -110,28 +111,12 @@ def table(results: dict[str, Result]) -> list[str]:
 def svg(results: dict[str, Result]) -> str:
     """Bars: rates as shares of plain forwarding."""
     names = [name for name in results if name != "plain forwarding"]
-    colours = ("#1b6ca8", "#d98b2b", "#5a9e4b", "#8a5fa8")
-    row, left, width = 22 + 17 * len(names), 170, 400
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 110}" height="{66 + row * len(DRAWN)}" '
-        'font-family="sans-serif" font-size="13">',
-        '<rect width="100%" height="100%" fill="white"/>',
-        '<text x="10" y="24" font-size="15">Softwires: rate as a share of plain forwarding</text>',
-    ]
-    at = left
-    for name, colour in zip(names, colours, strict=False):
-        parts.append(f'<text x="{at}" y="46" fill="{colour}">{name}</text>')
-        at += 24 + 8 * len(name)
-    parts.append(f'<path d="M{left + width},56 v{row * len(DRAWN)}" stroke="#999" stroke-dasharray="3 3"/>')
-    for i, title in enumerate(DRAWN):
-        y = 60 + row * i
-        parts.append(f'<text x="10" y="{y + 8 + 8 * len(names)}">{title}</text>')
-        for j, (name, colour) in enumerate(zip(names, colours, strict=False)):
-            share = results[name].median(title) / results["plain forwarding"].median(title)
-            drawn, top = min(share, 1.15) * width, y + 17 * j
-            parts.append(f'<rect x="{left}" y="{top}" width="{drawn:.1f}" height="14" fill="{colour}"/>')
-            parts.append(f'<text x="{left + drawn + 6:.1f}" y="{top + 12}">{share:.2f}</text>')
-    return "\n".join([*parts, "</svg>", ""])
+    rows = []
+    for title in DRAWN:
+        plain = results["plain forwarding"].median(title)
+        shares = [results[name].median(title) / plain for name in names]
+        rows.append((title, [(share, f"{share:.2f}") for share in shares]))
+    return bars("Softwires: rate as a share of plain forwarding", rows, series=names, top=1.15, mark=1.0)
 
 
 def main() -> None:
