@@ -4,11 +4,12 @@
 
     PREFIX-lbc (generator) ── wan ═══ wan ── PREFIX-lbs (server)
 
-A lease is DISCOVER, OFFER, REQUEST, ACK in DHCPV4-QUERY messages, each of another client identifier; so many are under
-way at one time (``--window``). Both servers keep leases in memory only; "with lease file" is the lab's server as it
-always runs, every lease on disk before its ACK. Kea gives whole addresses out (it cannot lease one twice), with the same
-port set for all; the lab's server divides addresses. Beside the rate stands the servers' CPU time per lease (both of
-Kea's processes), which a busy machine disturbs less, and the generator's share of one CPU: near 1 it is what limits.
+A lease is DISCOVER, OFFER, REQUEST, ACK in DHCPV4-QUERY messages, each of another client identifier and from another
+/56; ``--window`` are under way at one time. "lab" and Kea keep leases in memory only; "lab, lease file" is the lab's
+server as it usually runs, every lease on disk before its ACK. Kea gives whole addresses out (it cannot lease one twice),
+with the same port set for all; the lab's server divides addresses. Beside the rate stands the servers' CPU time per lease
+(both of Kea's processes), which a busy machine disturbs less, and the generator's share of one CPU: near 1 it is what
+limits.
 """
 
 from __future__ import annotations
@@ -39,13 +40,16 @@ from b4client.wire import dhcp4, dhcp4o6  # noqa: E402
 from b4client.wire.dhcp4 import MessageType, Option  # noqa: E402
 
 SERVER, CLIENT = IPv6Address("2001:db8:5::1"), IPv6Address("2001:db8:5::2")
-LINK = IPv6Network("2001:db8:5::/64")
+PROVIDER = IPv6Network("2001:db8::/32")
+CUSTOMERS = IPv6Network("2001:db8:1000::/36")
 POOL = IPv4Network("198.18.0.0/16")
 KEA_IPV4 = "198.18.255.254/16"
 PSID_LEN = 4
 SETS = 2**PSID_LEN - 1
 SERVERS = ("lab", "lab, lease file", "Kea")
 LISTED = bytes((1, 3, 6, 51, 54, 58, 59, 159))
+IPV6_FREEBIND = 78
+"""linux/in6.h: the sources are routed here, none of them is an address of an interface."""
 RETRY_S, GIVE_UP_S = 1.0, 60.0
 
 
@@ -62,6 +66,11 @@ class Round:
     @property
     def rate(self) -> float:
         return self.leases / self.seconds
+
+
+def home(number: int) -> IPv6Address:
+    """The address of client ``number``: each is a customer of its own, with a /56."""
+    return CUSTOMERS[(number << 72) + 1]
 
 
 def query(kind: MessageType, number: int, *options: tuple[int, bytes]) -> bytes:
@@ -85,7 +94,8 @@ def link(name: str) -> Iterator[tuple[Namespace, Namespace]]:
         ip("-n", client.name, "link", "add", "wan", "type", "veth", "peer", "name", "wan", "netns", server.name)
         for namespace, address in ((client, CLIENT), (server, SERVER)):
             ip_batch(namespace.name, ["link set lo up", "link set wan up", f"addr add {address}/64 dev wan nodad"])
-        ip_batch(server.name, [f"addr add {KEA_IPV4} dev wan"])
+        ip_batch(server.name, [f"addr add {KEA_IPV4} dev wan", f"route add {CUSTOMERS} via {CLIENT}"])
+        ip("-n", client.name, "-6", "route", "add", "local", str(CUSTOMERS), "dev", "lo")
         yield client, server
     finally:
         end_processes([n for n in (client, server) if n.exists])
@@ -98,7 +108,7 @@ def link(name: str) -> Iterator[tuple[Namespace, Namespace]]:
 def serving(kind: str, namespace: Namespace, directory: Path, clients: int) -> Iterator[None]:
     """A server with room for so many clients. Raises LabError when it does not start."""
     if kind == "Kea":
-        place = KeaPlace("wan", SERVER, LINK, POOL, IPv6Address("2001:db8:ffff::1"))
+        place = KeaPlace("wan", SERVER, PROVIDER, POOL, IPv6Address("2001:db8:ffff::1"))
         kea = Kea(namespace, directory / "kea", place)
         kea.start(KeaSettings(first=POOL[1], last=POOL[clients + 64], valid_lifetime=3600))
         try:
@@ -112,8 +122,6 @@ def serving(kind: str, namespace: Namespace, directory: Path, clients: int) -> I
         "interface": "wan",
         "shared": [shared],
         "dhcp6": {"br": ["2001:db8:ffff::1"]},
-        # All of them come from one IPv6 address.
-        "policy": {"max_leases_per_customer": 2 * clients},
     }
     if "file" in kind:
         document["lease_file"] = str(directory / "leases")
@@ -145,8 +153,8 @@ class Generator:
         with namespace.entered():
             self._socket = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        self._socket.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
         self._socket.bind(("::", 546))
-        self._socket.connect((str(SERVER), 547))
         self._socket.setblocking(False)
         self._waiting: dict[int, tuple[bytes, float]] = {}
         self.granted: set[tuple[IPv4Address, bytes]] = set()
@@ -177,7 +185,8 @@ class Generator:
     def _send(self, number: int, data: bytes) -> None:
         self._waiting[number] = (data, time.monotonic())
         with contextlib.suppress(BlockingIOError):
-            self._socket.send(data)
+            source = [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, home(number).packed + bytes(4))]
+            self._socket.sendmsg([data], source, 0, (str(SERVER), 547))
 
     def _receive(self) -> int:
         done = 0
