@@ -17,7 +17,7 @@ import statistics
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -190,15 +190,16 @@ def measure_load(bed: NatBed, text: str) -> float:
     return min(times)
 
 
-def run(rounds: int) -> dict[tuple[str, str], Result]:
-    """All measurements."""
+def run(rounds: int, sets: Sequence[str]) -> dict[tuple[str, str], Result]:
+    """All measurements of some of SETS."""
     results: dict[tuple[str, str], Result] = {}
     bed = NatBed("bench")
     bed.build()
     try:
         bed.far.run("ip", "route", "add", "192.168.1.0/24", "dev", "eth0")  # for plain forwarding
         for number in range(rounds):
-            for title, ports in SETS.items():
+            for title in sets:
+                ports = SETS[title]
                 for design, rules in DESIGNS.items():
                     result = results.setdefault((title, design), Result())
                     load(bed, design, ports)
@@ -223,7 +224,7 @@ def run(rounds: int) -> dict[tuple[str, str], Result]:
 def table(results: dict[tuple[str, str], Result]) -> list[str]:
     """Markdown: a table per set. Ratios are to plain forwarding, per packet and per new flow."""
     lines = []
-    for title in SETS:
+    for title in dict.fromkeys(title for title, _ in results):
         plain = results[title, "plain forwarding"]
         packet0, flow0 = statistics.median(plain.packet), statistics.median(plain.flow)
         lines += [
@@ -259,12 +260,13 @@ def svg(results: dict[tuple[str, str], Result]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--main", action="store_true", help=f"only the set that is drawn, {MAIN}")
     parser.add_argument("--svg", type=Path, help="draw the shares here")
     parser.add_argument("--markdown", type=Path, help="write the tables here as well")
     options = parser.parse_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (20_000, max(20_000, hard)))
-    results = run(options.rounds)
+    results = run(options.rounds, [MAIN] if options.main else list(SETS))
     information = Path("/proc/cpuinfo").read_text().splitlines()
     processor = next((line.split(":", 1)[1].strip() for line in information if line.startswith("model name")), "?")
     wrong = sum(r.wrong for (_, design), r in results.items() if design.startswith("b4client"))

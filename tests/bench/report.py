@@ -1,7 +1,9 @@
-"""All benches in one report: ``.venv/bin/python tests/bench/report.py DIRECTORY [--quick]``, as root.
+"""All benches in one report: ``.venv/bin/python tests/bench/report.py DIRECTORY [--quick] [--note TEXT]``, as root.
 
-Writes DIRECTORY/report.md and pictures beside it. Each comparison is between things measured in turn in this run, so
-that a busy machine disturbs both; the ratio is what travels to other machines.
+Writes DIRECTORY/README.md and its pictures. Each comparison is between things measured in turn in one run, so that a busy
+machine disturbs both; the ratio is what travels to other machines. ``--quick`` takes under two minutes, few runs of
+each, and of the NAT one set; else about ten. ``--note`` says what else the machine was doing; its load is measured.
+``--only NAME`` (again and again) makes some sections. Exit status 1: a section failed, and says why in the report.
 """
 
 from __future__ import annotations
@@ -10,252 +12,288 @@ import argparse
 import json
 import os
 import platform
-import statistics
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "decode"), str(ROOT)]
+sys.path[:0] = [str(HERE), str(ROOT)]
+
+from picture import bars, stacks, table  # noqa: E402
 
 RSS_BUDGET_MB, IMPORT_BUDGET_S = 45.0, 0.5
-ELSEWHERE = (
-    ("NAT into a port set", "nat_bench.py", ("--rounds", "1")),
-    ("Softwires", "softwire_bench.py", ("--json",)),
+IMPORTS: dict[str, tuple[str, ...]] = {
+    "the interpreter alone": (),
+    "asyncio": ("asyncio",),
+    "codecs (b4client.wire.dhcp6)": ("b4client.wire.dhcp6",),
+    "command line (b4client.cli)": ("b4client.cli",),
+    "pyroute2": ("pyroute2",),
+    "nftables": ("nftables",),
+    "daemon (b4client.daemon.loop)": ("b4client.daemon.loop",),
+    "daemon, pyroute2, nftables": ("b4client.daemon.loop", "pyroute2", "nftables"),
+}
+LOAD = (
+    "import time, sys; begun = time.perf_counter(); [__import__(name) for name in sys.argv[1:]];"
+    "took = time.perf_counter() - begun;"
+    "print(took, [x for x in open('/proc/self/status') if x.startswith('VmRSS')][0].split()[1])"
 )
-"""Benches with a report of their own: (title, script, options); one that is not there is passed over."""
 
 
-def svg_bars(title: str, bars: list[tuple[str, float]], unit: str) -> str:
-    """Horizontal bars with their values, as an SVG document."""
-    width, row, left = 420, 24, 220
-    top = max((value for _, value in bars), default=1.0) or 1.0
-    height = 40 + row * len(bars)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 110}" height="{height}" '
-        'font-family="sans-serif" font-size="13">',
-        f'<rect width="100%" height="100%" fill="white"/><text x="8" y="20" font-weight="bold">{title}</text>',
-    ]
-    for number, (name, value) in enumerate(bars):
-        y = 34 + row * number
-        length = max(1.0, value / top * width)
-        parts.append(f'<text x="{left - 8}" y="{y + 14}" text-anchor="end">{name}</text>')
-        parts.append(f'<rect x="{left}" y="{y}" width="{length:.1f}" height="{row - 7}" fill="#4878a8"/>')
-        parts.append(f'<text x="{left + length + 6:.1f}" y="{y + 14}">{value:.3g} {unit}</text>')
-    return "\n".join([*parts, "</svg>", ""])
-
-
-def per_call(work: Callable[[], object], seconds: float = 0.5) -> float:
-    """Microseconds of one call: the best of several loops."""
-    count = 1
-    while True:
-        begun = time.perf_counter()
-        for _ in range(count):
-            work()
-        took = time.perf_counter() - begun
-        if took > seconds / 5:
-            break
-        count *= 2
-    best = took / count
-    for _ in range(4):
-        begun = time.perf_counter()
-        for _ in range(count):
-            work()
-        best = min(best, (time.perf_counter() - begun) / count)
-    return best * 1e6
-
-
-def python(*arguments: str, timeout_s: float = 600) -> str:
-    """The output of this interpreter in the project's directory. Raises CalledProcessError."""
+def python(*arguments: str, timeout_s: float = 1200) -> str:
+    """The output of this interpreter in the project's directory. Raises CalledProcessError, TimeoutExpired."""
     done = subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=True
     )
     return done.stdout
 
 
-class Report:
-    """Markdown and its pictures."""
+def bench(script: str, *options: str) -> Any:
+    """What a bench of this directory says with ``--json``."""
+    return json.loads(python(str(HERE / script), *options, "--json"))
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._lines: list[str] = []
+
+@dataclass
+class Report:
+    """Markdown and its pictures. ``quick`` asks for few runs; ``summary`` has a row for each comparison."""
+
+    directory: Path
+    quick: bool
+    lines: list[str] = field(default_factory=list)
+    summary: list[tuple[str, str, str, str]] = field(default_factory=list)
 
     def add(self, *lines: str) -> None:
         """Lines of text."""
-        self._lines += lines
+        self.lines += lines
 
-    def draw(self, name: str, title: str, bars: list[tuple[str, float]], unit: str) -> None:
-        """A picture."""
-        (self._directory / f"{name}.svg").write_text(svg_bars(title, bars, unit), encoding="utf-8")
+    def draw(self, name: str, title: str, picture: str) -> None:
+        """A picture, as SVG."""
+        (self.directory / f"{name}.svg").write_text(picture, encoding="utf-8")
+        self.show(name, title)
+
+    def show(self, name: str, title: str) -> None:
+        """A picture that is in the directory."""
         self.add("", f"![{title}]({name}.svg)", "")
 
-    def write(self) -> Path:
-        """The file."""
-        path = self._directory / "report.md"
-        path.write_text("\n".join(self._lines) + "\n", encoding="utf-8")
-        return path
+    def compare(self, what: str, ours: str, other: str, ratio: str) -> None:
+        """A row of the summary."""
+        self.summary.append((what, ours, other, ratio))
 
 
-def start_up(report: Report, runs: int) -> None:
-    """exec to the first packet's way, cold and INIT-REBOOT, against the network's round trips."""
-    medians = json.loads(python(str(HERE / "startup.py"), "--runs", str(runs), "--json"))["medians"]
-    report.add("## Start-up", "", f"Medians of {runs} runs, milliseconds (`startup.py`).", "")
-    report.add("| phase | cold | INIT-REBOOT |", "|---|---|---|")
-    bars = []
-    for key in medians["cold"]:
-        if key.endswith("_s"):
-            cells = [f"{medians[how][key] * 1000:.1f}" for how in ("cold", "INIT-REBOOT")]
-            report.add(f"| {key.removesuffix('_s').replace('_', ' ')} | {' | '.join(cells)} |")
-            bars.append((f"{key.removesuffix('_s').replace('_', ' ')}", medians["cold"][key] * 1000))
-    for how, values in medians.items():
-        floor = values["exec_to_softwire_s"] / values["round_trips_s"]
-        report.add("", f"{how}: {floor:.1f} times the network's round trips.")
-    memory = medians["cold"]["rss_mb"]
-    verdict = "within" if memory <= RSS_BUDGET_MB else "ABOVE"
-    report.add("", f"Resident memory when bound: {memory:.1f} MB, {verdict} the budget of {RSS_BUDGET_MB:g} MB.")
-    report.draw("startup", "Cold start by phase", bars, "ms")
+def against(value: float, budget: float, unit: str) -> str:
+    """In words: within the budget, or above it."""
+    return f"{'within' if value <= budget else '**above**'} the budget of {budget:g} {unit}"
+
+
+def write_start_up(report: Report, found: Any) -> None:
+    """The section of ``startup.py``'s figures."""
+    medians, runs = found["medians"], found["runs"]
+    report.add(f"`startup.py --runs {runs}`: medians of {runs} starts of each kind, milliseconds. Start delays off.")
+    hows = list(medians)
+    phases = list(medians[hows[0]]["phases"])
+    rows = [[phase, *(f"{medians[how]['phases'][phase] * 1000:.1f}" for how in hows)] for phase in phases]
+    for key, name in (("exec_to_first_packet_s", "**exec to first packet**"), ("round_trips_s", "**the network's**")):
+        rows.append([name, *(f"**{medians[how][key] * 1000:.1f}**" for how in hows)])
+    report.add(*table(("phase", *hows), rows))
+    drawn = [(how, [medians[how]["phases"][phase] * 1000 for phase in phases]) for how in hows]
+    title = "From exec to the first packet through the softwire"
+    report.draw("startup", title, stacks(title, phases, drawn, "ms"))
+    for how in hows:
+        whole, floor = medians[how]["exec_to_first_packet_s"], medians[how]["round_trips_s"]
+        report.add(f"{how}: {whole - floor:.3f} s above the network's round trips ({floor * 1000:.1f} ms).", "")
+        report.compare(f"exec to first packet, {how}", f"{whole * 1000:.0f} ms", f"network {floor * 1000:.1f} ms", "")
+    memory = medians[hows[0]]["rss_mb"]
+    report.add(f"Resident memory when bound: {memory:.1f} MB, {against(memory, RSS_BUDGET_MB, 'MB')}.")
+    report.compare("memory when bound", f"{memory:.1f} MB", f"budget {RSS_BUDGET_MB:g} MB", f"{memory / RSS_BUDGET_MB:.2f}")
+
+
+def start_up(report: Report) -> None:
+    """exec to the first packet, cold and INIT-REBOOT, against the network's round trips."""
+    write_start_up(report, bench("startup.py", "--runs", "2" if report.quick else "10"))
 
 
 def imports(report: Report) -> None:
     """What each module costs to load: time and memory, in a process of its own."""
-    program = (
-        "import time,sys,resource;b=time.perf_counter();"
-        "[__import__(m) for m in sys.argv[1:]];"
-        "print(time.perf_counter()-b, [l for l in open('/proc/self/status') if l.startswith('VmRSS')][0].split()[1])"
-    )
-    modules = {
-        "interpreter": (),
-        "asyncio": ("asyncio",),
-        "b4client.wire.dhcp6": ("b4client.wire.dhcp6",),
-        "b4client.cli": ("b4client.cli",),
-        "pyroute2": ("pyroute2",),
-        "nftables": ("nftables",),
-        "b4client.daemon.loop": ("b4client.daemon.loop",),
-        "the daemon and its libraries": ("b4client.daemon.loop", "pyroute2", "nftables"),
-    }
-    report.add("", "## Imports", "", "| loaded | ms | RSS MB |", "|---|---|---|")
-    bars = []
-    for name, names in modules.items():
-        found = [python("-c", program, *names).split() for _ in range(3)]
+    rows, drawn = [], []
+    took = memory = 0.0
+    for name, names in IMPORTS.items():
+        found = [python("-c", LOAD, *names).split() for _ in range(2 if report.quick else 7)]
         took, memory = min(float(f[0]) for f in found), min(int(f[1]) for f in found) * 1024 / 1e6
-        report.add(f"| {name} | {took * 1000:.0f} | {memory:.1f} |")
-        bars.append((name, memory))
-    verdict = "within" if took <= IMPORT_BUDGET_S else "ABOVE"
-    report.add("", f"Loading everything takes {took * 1000:.0f} ms, {verdict} the budget of {IMPORT_BUDGET_S:g} s.")
-    report.draw("imports", "Resident memory after the import", bars, "MB")
+        rows.append((name, f"{took * 1000:.0f}", f"{memory:.1f}"))
+        drawn.append((name, [(memory, f"{memory:.1f} MB")]))
+    report.add("Each in a process of its own, the fastest and the smallest of several.", "")
+    report.add(*table(("loaded", "ms", "RSS, MB"), rows))
+    report.draw("imports", "Resident memory", bars("Resident memory after loading", drawn))
+    report.add(f"Loading all of it takes {took * 1000:.0f} ms, {against(took, IMPORT_BUDGET_S, 's')}.")
+    report.compare("import of everything", f"{took * 1000:.0f} ms", f"budget {IMPORT_BUDGET_S * 1000:g} ms",
+                   f"{took / IMPORT_BUDGET_S:.2f}")  # fmt: skip
+
+
+def write_apply(report: Report, found: Any) -> None:
+    """The section of ``apply_bench.py``'s figures."""
+    medians, started = found["medians_ms"], found["processes"]
+    ours = next(iter(medians.values()))
+    report.add(
+        f"`apply_bench.py --runs {found['runs']}`: a userspace softwire with the NAT's loop, from nothing. The same "
+        "devices, addresses, routes, settings and rules by each way, which is checked; `install` verifies them besides."
+    )
+    rows = [(way, str(started[way]), f"{value:.1f}", f"{value / ours:.2f}") for way, value in medians.items()]
+    report.add(*table(("way", "processes", "ms", "ratio"), rows))
+    drawn = [(way, [(value, f"{value:.1f} ms")]) for way, value in medians.items()]
+    report.draw("apply", "Applying a softwire", bars("Applying a softwire", drawn))
+    for way, value in list(medians.items())[1:]:
+        report.compare(f"apply, beside {way}", f"{ours:.1f} ms", f"{value:.1f} ms", f"{value / ours:.2f}")
+
+
+def apply_time(report: Report) -> None:
+    """Dataplane.install beside ``ip`` and ``nft`` as processes."""
+    write_apply(report, bench("apply_bench.py", "--runs", "3" if report.quick else "15"))
+
+
+def write_codecs(report: Report, rows: Any) -> None:
+    """The section of ``codec_bench.py``'s figures."""
+    report.add("`codec_bench.py`: octets to the fields of a message, and fields to octets; both say the same.", "")
+    cells, drawn = [], []
+    for row in rows:
+        ours, scapy = row["ours_us"], row["scapy_us"]
+        cells.append((row["work"], str(row["octets"]), f"{ours:.1f} µs", f"{scapy:.1f} µs", f"{scapy / ours:.1f}"))
+        drawn.append((row["work"], [(ours, f"{ours:.1f} µs"), (scapy, f"{scapy:.1f} µs")]))
+        report.compare(row["work"], f"{ours:.1f} µs", f"scapy {scapy:.1f} µs", f"{scapy / ours:.1f}")
+    report.add(*table(("work", "octets", "b4client", "scapy", "ratio"), cells))
+    report.draw("codecs", "Codecs", bars("Codecs: time of one message", drawn, series=("b4client", "scapy")))
 
 
 def codecs(report: Report) -> None:
-    """Our codecs and scapy's on the same octets."""
-    from scapy.layers.dhcp import BOOTP
-    from scapy.layers.dhcp6 import DHCP6_Reply
-
-    from b4client.wire import dhcp4, dhcp6
-
-    inner = dhcp4.encode(
-        dhcp4.Dhcp4Message(
-            op=2, xid=7, options=((53, b"\5"), (54, b"\xc0\0\0\1"), (51, bytes(4)), (61, bytes(19)), (159, bytes(4)))
-        )
-    )
-    outer = dhcp6.encode(dhcp6.Dhcp6Message(7, 5, ((1, bytes(10)), (2, bytes(10)), (23, bytes(16)))))
-    message4, message6 = dhcp4.decode(inner), dhcp6.decode(outer)
-    rows: list[tuple[str, Callable[[], object], Callable[[], object]]] = [
-        ("decode DHCPv4", lambda: dhcp4.decode(inner), lambda: BOOTP(inner)),
-        ("encode DHCPv4", lambda: dhcp4.encode(message4), lambda: bytes(BOOTP(inner))),
-        ("decode DHCPv6", lambda: dhcp6.decode(outer), lambda: DHCP6_Reply(outer)),
-        ("encode DHCPv6", lambda: dhcp6.encode(message6), lambda: bytes(DHCP6_Reply(outer))),
-    ]
-    report.add("", "## Codecs", "", "Microseconds. scapy encodes what it has just decoded, since it keeps the octets.")
-    report.add("", "| work | ours | scapy | ratio |", "|---|---|---|---|")
-    bars = []
-    for name, ours, theirs in rows:
-        a, b = per_call(ours), per_call(theirs)
-        report.add(f"| {name} | {a:.1f} | {b:.1f} | {b / a:.1f} |")
-        bars += [(f"{name}, ours", a), (f"{name}, scapy", b)]
-    report.draw("codecs", "Codecs", bars, "µs")
+    """The codecs beside scapy's."""
+    write_codecs(report, bench("codec_bench.py", "--seconds", "0.05" if report.quick else "0.3"))
 
 
-APPLY = r"""
-import sys, time
-sys.path[:0] = ["tests/faults"]
-import os, subprocess, tempfile
-from pathlib import Path
-from softwirebed import FIRST, dataplane, softwire_bed
-from b4client.dataplane.plan import plan
-from b4client.model.settings import SoftwireSettings
-from b4client.model.softwire import Encapsulation
-target = plan(FIRST, SoftwireSettings(), encapsulation=Encapsulation.USERSPACE, path_mtu=1500)
-steps = ["link add b4x type veth peer name b4y", "link add b4-n0 type veth peer name b4-n1", "link set b4x mtu 1460",
-         "addr add 192.0.2.1/32 dev b4x", "link set b4x up", "route add default dev b4x metric 999"]
-with tempfile.TemporaryDirectory() as name, softwire_bed(f"rp{os.getpid()}") as ns, ns.entered():
-    plane = dataplane(Path(name), "userspace")
-    plane.prepare(); plane.probe(); time.sleep(0.5)
-    begun = time.perf_counter(); plane.install(FIRST, list_later=True); ours = time.perf_counter() - begun
-    plane.withdraw(); plane.close()
-    begun = time.perf_counter()
-    for step in steps:
-        subprocess.run(["ip", *step.split()], check=True)
-    subprocess.run(["nft", "-f", "-"], input=target.ruleset, text=True, check=True)
-    print(ours, time.perf_counter() - begun)
-"""
-
-
-def apply_time(report: Report, runs: int) -> None:
-    """Dataplane.install beside ``ip`` and ``nft`` as processes."""
-    found = [tuple(map(float, python("-c", APPLY).split())) for _ in range(runs)]
-    ours, theirs = (statistics.median(values) for values in zip(*found, strict=True))
-    report.add("", "## Applying a softwire", "")
+def write_leases(report: Report, found: Any) -> None:
+    """The section of ``lease_bench.py``'s figures."""
+    medians = found["medians"]
     report.add(
-        f"`Dataplane.install` (userspace softwire with its pump and the NAT's loop, verified): {ours * 1000:.1f} ms. "
-        f"Six `ip` and one `nft` process (bare devices, without pump, look before and verification): "
-        f"{theirs * 1000:.1f} ms. Ratio {ours / theirs:.2f}; medians of {runs}."
+        f"`lease_bench.py --clients {found['clients']} --rounds {found['rounds']}`: DISCOVER, OFFER, REQUEST, ACK over "
+        "DHCPv6 for so many clients, 32 at one time; the same generator for all."
     )
-    report.draw("apply", "Applying", [("install", ours * 1000), ("ip and nft", theirs * 1000)], "ms")
+    rows = [
+        (kind, f"{v['leases_per_s']:.0f}", f"{v['cpu_ms_per_lease']:.2f}", f"{v['generator']:.2f}", f"{v['resent']:.0f}")
+        for kind, v in medians.items()
+    ]
+    report.add(*table(("server", "leases/s", "ms of CPU a lease", "generator's CPU", "sent again"), rows))
+    drawn = [(kind, [(v["leases_per_s"], f"{v['leases_per_s']:.0f}/s")]) for kind, v in medians.items()]
+    report.draw("leases", "Leases a second", bars("Leases a second", drawn))
+    lab, kea = (medians[kind]["leases_per_s"] for kind in ("lab", "Kea"))
+    report.compare("lab server's leases", f"{lab:.0f}/s", f"Kea {kea:.0f}/s", f"{lab / kea:.2f}")
 
 
-def simulation(report: Report, seconds: int) -> None:
-    """The simulator's speed, in its own words."""
-    soak = str(HERE.parent / "simulation" / "soak.py")
-    text = python(soak, "--profile", "chaos", "--minutes", str(seconds / 60), "--jobs", "1")
-    report.add("", "## Simulation", "", "```", text.strip(), "```")
+def leases(report: Report) -> None:
+    """The lab's server beside Kea."""
+    options = ("300", "--rounds", "1") if report.quick else ("1000", "--rounds", "3")
+    write_leases(report, bench("lease_bench.py", "--clients", *options))
 
 
-def elsewhere(report: Report) -> None:
-    """Benches with reports of their own."""
-    for title, script, options in ELSEWHERE:
-        if (HERE / script).exists():
-            report.add("", f"## {title}", "", python(str(HERE / script), *options, timeout_s=1800).strip())
+def client_years(text: str) -> float:
+    """Client-years a minute, out of what ``soak.py`` says. Raises ValueError."""
+    match = re.search(r"\(([\d,.]+) client-years a minute\)", text)
+    if match is None:
+        raise ValueError(f"the simulation tells no speed: {text!r}")
+    return float(match[1].replace(",", ""))
+
+
+def simulation(report: Report) -> None:
+    """The simulation's speed, with long leases."""
+    options = ("--profile", "years", *(("--count", "1", "--jobs", "1") if report.quick else ("--minutes", "1")))
+    text = python(str(ROOT / "tests" / "simulation" / "soak.py"), *options, "--minutes", "1")
+    report.add(f"`tests/simulation/soak.py {' '.join(options)}`, in its own words:", "", "```", text.strip(), "```")
+    report.compare("simulation", f"{client_years(text):,.0f} client-years/min", "", "")
+
+
+def elsewhere(script: str, *options: str) -> Callable[[Report], None]:
+    """A section that is another bench's own: its Markdown and its picture."""
+
+    def section(report: Report) -> None:
+        chosen = options if report.quick else ()
+        name = script.removesuffix("_bench.py")
+        text = python(str(HERE / script), "--svg", str(report.directory / f"{name}.svg"), *chosen)
+        report.add(f"`{' '.join((script, *chosen))}`; how to read it: tests/bench/README.md.")
+        report.show(name, name)
+        report.add(text.strip())
+
+    return section
+
+
+SECTIONS: dict[str, tuple[str, Callable[[Report], None]]] = {
+    "startup": ("Start-up", start_up),
+    "imports": ("Imports and memory", imports),
+    "apply": ("Applying a softwire", apply_time),
+    "codecs": ("Codecs", codecs),
+    "leases": ("Leases", leases),
+    "simulation": ("Simulation", simulation),
+    "nat": ("NAT into a port set", elsewhere("nat_bench.py", "--rounds", "1", "--main")),
+    "softwires": ("Softwires", elsewhere("softwire_bench.py", "--rounds", "1", "--seconds", "0.1")),
+}
+
+
+def fill(report: Report, names: list[str]) -> list[str]:
+    """Make the sections, each whether or not another fails; the names of those that did."""
+    failed = []
+    for name in names:
+        title, section = SECTIONS[name]
+        report.add("", f"## {title}", "")
+        print(f"{title} ...", file=sys.stderr, end=" ", flush=True)
+        begun = time.monotonic()
+        try:
+            section(report)
+        except (subprocess.SubprocessError, ValueError, KeyError, OSError) as error:
+            failed.append(name)
+            said = str(getattr(error, "stderr", "") or "").strip().splitlines()[-5:]
+            report.add("This one **failed**:", "", "```", str(error), *said, "```")
+        print(f"{time.monotonic() - begun:.0f} s{', FAILED' if name in failed else ''}", file=sys.stderr)
+    return failed
+
+
+def machine() -> str:
+    """Kernel, processor, interpreter."""
+    information = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    model = next((line.split(":", 1)[1].strip() for line in information if line.startswith("model name")), "?")
+    return f"Linux {platform.release()}, {model}, {os.cpu_count()} CPUs, Python {platform.python_version()}."
 
 
 def main() -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(description="all benches, one report")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--quick", action="store_true", help="few runs, and without the benches that take minutes")
+    parser.add_argument("--quick", action="store_true", help="few runs, under two minutes")
+    parser.add_argument("--only", action="append", choices=SECTIONS, help="only this section (may be repeated)")
+    parser.add_argument("--note", default="", help="what else the machine does meanwhile")
     args = parser.parse_args()
-    args.directory.mkdir(parents=True, exist_ok=True)
-    model = next(
-        (x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), ""
-    )
-    report = Report(args.directory)
-    report.add(
+    if os.geteuid() != 0:
+        parser.error("network namespaces need root")
+    directory = args.directory.resolve()
+    directory.mkdir(parents=True, exist_ok=True)
+    report = Report(directory, args.quick)
+    before, begun = os.getloadavg()[0], time.monotonic()
+    failed = fill(report, args.only or list(SECTIONS))
+    took = time.monotonic() - begun
+    head = [
         "# Benches",
         "",
-        f"Linux {platform.release()}, {model}, {os.cpu_count()} CPUs, Python {platform.python_version()}.",
-    )
-    runs = 2 if args.quick else 10
-    start_up(report, runs)
-    imports(report)
-    apply_time(report, runs)
-    codecs(report)
-    simulation(report, 10 if args.quick else 60)
-    if not args.quick:
-        elsewhere(report)
-    print(report.write())
-    return 0
+        f"`tests/bench/report.py {'--quick ' if args.quick else ''}...`, {took / 60:.1f} minutes. {machine()}",
+        f"Load before it began: {before:.1f}. {args.note}".strip(),
+        "",
+        "A ratio is what the other takes, or manages, for one of ours, unless its row says otherwise; above 1 is in our "
+        "favour, except for budgets.",
+        *table(("what", "b4client", "beside it", "ratio"), report.summary),
+    ]
+    file = directory / "README.md"
+    file.write_text("\n".join([*head, *report.lines]).rstrip() + "\n", encoding="utf-8")
+    print(file)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
