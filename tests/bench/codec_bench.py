@@ -23,11 +23,11 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
 from scapy.layers.dhcp import BOOTP, DHCP  # noqa: E402
 from scapy.layers.dhcp6 import (  # noqa: E402
+    DUID_LL,
     DHCP6_Reply,
     DHCP6OptClientId,
     DHCP6OptDNSServers,
     DHCP6OptServerId,
-    DUID_LL,
 )
 
 from b4client.wire import dhcp4, dhcp6  # noqa: E402

@@ -10,6 +10,7 @@ and at ratios of a run, not at packets per second. All designs take turns in eve
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import resource
 import socket
@@ -193,7 +194,7 @@ def measure_load(bed: NatBed, text: str) -> float:
 def run(rounds: int, sets: Sequence[str]) -> dict[tuple[str, str], Result]:
     """All measurements of some of SETS."""
     results: dict[tuple[str, str], Result] = {}
-    bed = NatBed("bench")
+    bed = NatBed(f"bench{os.getpid()}")
     bed.build()
     try:
         bed.far.run("ip", "route", "add", "192.168.1.0/24", "dev", "eth0")  # for plain forwarding

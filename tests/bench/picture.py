@@ -43,7 +43,9 @@ def bars(
     drawing += _legend(series, left)
     if mark is not None:
         x = left + WIDTH * min(mark / full, 1.0)
-        drawing.append(f'<path d="M{x:.1f},{begin - 4} v{row_height * len(rows)}" stroke="#999" stroke-dasharray="3 3"/>')
+        drawing.append(
+            f'<path d="M{x:.1f},{begin - 4} v{row_height * len(rows)}" stroke="#999" stroke-dasharray="3 3"/>'
+        )
     for number, (name, cells) in enumerate(rows):
         y = begin + row_height * number
         drawing.append(_text(MARGIN, y + len(cells) * (BAR + GAP) / 2 + 4, name))

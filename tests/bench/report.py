@@ -109,7 +109,9 @@ def write_start_up(report: Report, found: Any) -> None:
         report.compare(f"exec to first packet, {how}", f"{whole * 1000:.0f} ms", f"network {floor * 1000:.1f} ms", "")
     memory = medians[hows[0]]["rss_mb"]
     report.add(f"Resident memory when bound: {memory:.1f} MB, {against(memory, RSS_BUDGET_MB, 'MB')}.")
-    report.compare("memory when bound", f"{memory:.1f} MB", f"budget {RSS_BUDGET_MB:g} MB", f"{memory / RSS_BUDGET_MB:.2f}")
+    report.compare(
+        "memory when bound", f"{memory:.1f} MB", f"budget {RSS_BUDGET_MB:g} MB", f"{memory / RSS_BUDGET_MB:.2f}"
+    )
 
 
 def start_up(report: Report) -> None:
@@ -181,7 +183,13 @@ def write_leases(report: Report, found: Any) -> None:
         "DHCPv6 for so many clients, 32 at one time; the same generator for all."
     )
     rows = [
-        (kind, f"{v['leases_per_s']:.0f}", f"{v['cpu_ms_per_lease']:.2f}", f"{v['generator']:.2f}", f"{v['resent']:.0f}")
+        (
+            kind,
+            f"{v['leases_per_s']:.0f}",
+            f"{v['cpu_ms_per_lease']:.2f}",
+            f"{v['generator']:.2f}",
+            f"{v['resent']:.0f}",
+        )
         for kind, v in medians.items()
     ]
     report.add(*table(("server", "leases/s", "ms of CPU a lease", "generator's CPU", "sent again"), rows))
@@ -213,11 +221,11 @@ def simulation(report: Report) -> None:
     report.compare("simulation", f"{client_years(text):,.0f} client-years/min", "", "")
 
 
-def elsewhere(script: str, *options: str) -> Callable[[Report], None]:
+def elsewhere(script: str, quick: tuple[str, ...], whole: tuple[str, ...]) -> Callable[[Report], None]:
     """A section that is another bench's own: its Markdown and its picture."""
 
     def section(report: Report) -> None:
-        chosen = options if report.quick else ()
+        chosen = quick if report.quick else whole
         name = script.removesuffix("_bench.py")
         text = python(str(HERE / script), "--svg", str(report.directory / f"{name}.svg"), *chosen)
         report.add(f"`{' '.join((script, *chosen))}`; how to read it: tests/bench/README.md.")
@@ -234,8 +242,11 @@ SECTIONS: dict[str, tuple[str, Callable[[Report], None]]] = {
     "codecs": ("Codecs", codecs),
     "leases": ("Leases", leases),
     "simulation": ("Simulation", simulation),
-    "nat": ("NAT into a port set", elsewhere("nat_bench.py", "--rounds", "1", "--main")),
-    "softwires": ("Softwires", elsewhere("softwire_bench.py", "--rounds", "1", "--seconds", "0.1")),
+    "nat": ("NAT into a port set", elsewhere("nat_bench.py", ("--rounds", "1", "--main"), ("--rounds", "2"))),
+    "softwires": (
+        "Softwires",
+        elsewhere("softwire_bench.py", ("--rounds", "1", "--seconds", "0.1"), ("--rounds", "3", "--seconds", "0.5")),
+    ),
 }
 
 
@@ -255,6 +266,11 @@ def fill(report: Report, names: list[str]) -> list[str]:
             report.add("This one **failed**:", "", "```", str(error), *said, "```")
         print(f"{time.monotonic() - begun:.0f} s{', FAILED' if name in failed else ''}", file=sys.stderr)
     return failed
+
+
+def markdown(lines: list[str]) -> str:
+    """The document, with never more than one empty line."""
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"
 
 
 def machine() -> str:
@@ -286,12 +302,12 @@ def main() -> int:
         f"`tests/bench/report.py {'--quick ' if args.quick else ''}...`, {took / 60:.1f} minutes. {machine()}",
         f"Load before it began: {before:.1f}. {args.note}".strip(),
         "",
-        "A ratio is what the other takes, or manages, for one of ours, unless its row says otherwise; above 1 is in our "
-        "favour, except for budgets.",
+        "Ratios of times: the other's for one of ours, so that above 1 is in our favour; of rates: ours for one of the "
+        "other's; of budgets: the share that is used. They are of this run, and of this machine as busy as it was.",
         *table(("what", "b4client", "beside it", "ratio"), report.summary),
     ]
     file = directory / "README.md"
-    file.write_text("\n".join([*head, *report.lines]).rstrip() + "\n", encoding="utf-8")
+    file.write_text(markdown([*head, *report.lines]), encoding="utf-8")
     print(file)
     return 1 if failed else 0
 

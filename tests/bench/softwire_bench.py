@@ -9,6 +9,7 @@ plain forwarding of the same run. With --tree the pump of another checkout takes
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import statistics
 import sys
@@ -72,7 +73,7 @@ def run(rounds: int, seconds: float, tree: Path | None) -> dict[str, Result]:
     """All measurements."""
     results: dict[str, Result] = {}
     with tempfile.TemporaryDirectory() as directory:
-        bed = SoftwireBed("bench", Path(directory))
+        bed = SoftwireBed(f"bench{os.getpid()}", Path(directory))
         try:
             bed.build()
             ways = bed.ways()
