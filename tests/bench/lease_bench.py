@@ -6,10 +6,10 @@
 
 A lease is DISCOVER, OFFER, REQUEST, ACK in DHCPV4-QUERY messages, each of another client identifier and from another
 /56; ``--window`` are under way at one time. "lab" and Kea keep leases in memory only; "lab, lease file" is the lab's
-server as it usually runs, every lease on disk before its ACK. Kea gives whole addresses out (it cannot lease one twice),
-with the same port set for all; the lab's server divides addresses. Beside the rate stands the servers' CPU time per lease
-(both of Kea's processes), which a busy machine disturbs less, and the generator's share of one CPU: near 1 it is what
-limits.
+server as it usually runs, every lease on disk before its ACK. Kea gives whole addresses out (it cannot lease one
+twice), with the same port set for all; the lab's server divides addresses. Beside the rate stands the servers' CPU time
+per lease (both of Kea's processes), which a busy machine disturbs less, and the generator's share of one CPU: near 1 it
+is what limits.
 """
 
 from __future__ import annotations

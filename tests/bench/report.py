@@ -1,8 +1,8 @@
 """All benches in one report: ``.venv/bin/python tests/bench/report.py DIRECTORY [--quick] [--note TEXT]``, as root.
 
-Writes DIRECTORY/README.md and its pictures. Each comparison is between things measured in turn in one run, so that a busy
-machine disturbs both; the ratio is what travels to other machines. ``--quick`` takes under two minutes, few runs of
-each, and of the NAT one set; else about ten. ``--note`` says what else the machine was doing; its load is measured.
+Writes DIRECTORY/README.md and its pictures. Each comparison is between things measured in turn in one run, so that a
+busy machine disturbs both; the ratio is what travels to other machines. ``--quick`` takes under two minutes, few runs
+of each, and of the NAT one set; else about ten. ``--note`` says what else the machine was doing; its load is measured.
 ``--only NAME`` (again and again) makes some sections. Exit status 1: a section failed, and says why in the report.
 """
 
