@@ -2,7 +2,7 @@
 
     .venv/bin/python tests/bench/lease_bench.py [--clients N] [--rounds N] [--json]      as root, with Kea
 
-    PREFIX-lbc (generator) ── wan ═══ wan ── PREFIX-lbs (server)
+    PREFIX-ls4 (generator) ── wan ═══ wan ── PREFIX-ls6 (server)
 
 A lease is DISCOVER, OFFER, REQUEST, ACK in DHCPV4-QUERY messages, each of another client identifier and from another
 /56; ``--window`` are under way at one time. "lab" and Kea keep leases in memory only; "lab, lease file" is the lab's
@@ -32,14 +32,15 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT)]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "netns")]
+
+from serverlink import SERVER, SUBSCRIBER, server_link  # noqa: E402
 
 from b4client.lab.kea import Kea, KeaPlace, KeaSettings  # noqa: E402
-from b4client.lab.netns import LabError, Namespace, end_processes, ip, ip_batch, wait_until  # noqa: E402
+from b4client.lab.netns import LabError, Namespace, ip, ip_batch, wait_until  # noqa: E402
 from b4client.wire import dhcp4, dhcp4o6  # noqa: E402
 from b4client.wire.dhcp4 import MessageType, Option  # noqa: E402
 
-SERVER, CLIENT = IPv6Address("2001:db8:5::1"), IPv6Address("2001:db8:5::2")
 PROVIDER = IPv6Network("2001:db8::/32")
 CUSTOMERS = IPv6Network("2001:db8:1000::/36")
 POOL = IPv4Network("198.18.0.0/16")
@@ -85,23 +86,11 @@ def query(kind: MessageType, number: int, *options: tuple[int, bytes]) -> bytes:
 
 @contextlib.contextmanager
 def link(name: str) -> Iterator[tuple[Namespace, Namespace]]:
-    """(generator's, server's) namespaces with a link between them."""
-    client, server = Namespace(f"{name}-lbc"), Namespace(f"{name}-lbs")
-    try:
-        for namespace in (client, server):
-            ip("netns", "add", namespace.name)
-            namespace.sysctl({"ipv6/conf/default/accept_dad": 0})
-        ip("-n", client.name, "link", "add", "wan", "type", "veth", "peer", "name", "wan", "netns", server.name)
-        for namespace, address in ((client, CLIENT), (server, SERVER)):
-            ip_batch(namespace.name, ["link set lo up", "link set wan up", f"addr add {address}/64 dev wan nodad"])
-        ip_batch(server.name, [f"addr add {KEA_IPV4} dev wan", f"route add {CUSTOMERS} via {CLIENT}"])
+    """(generator's, server's) namespaces: every customer's prefix is behind the first, the second has Kea's IPv4."""
+    with server_link(name) as (client, server):
+        ip_batch(server.name, [f"addr add {KEA_IPV4} dev wan", f"route add {CUSTOMERS} via {SUBSCRIBER}"])
         ip("-n", client.name, "-6", "route", "add", "local", str(CUSTOMERS), "dev", "lo")
         yield client, server
-    finally:
-        end_processes([n for n in (client, server) if n.exists])
-        for namespace in (client, server):
-            if namespace.exists:
-                ip("netns", "del", namespace.name)
 
 
 @contextlib.contextmanager

@@ -15,35 +15,23 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
+from serverlink import SERVER, SUBSCRIBER, server_link
 
 from b4client import api
-from b4client.lab.netns import Namespace, end_processes, ip, ip_batch, wait_until
+from b4client.lab.netns import Namespace, wait_until
 from b4client.model.portset import PortSet
 from b4client.wire import dhcp4, dhcp4o6, softwire46
 from b4client.wire.dhcp4 import Dhcp4Message, MessageType, Option
 from b4client.wire.softwire46 import PortParams
 
-SERVER, SUBSCRIBER = IPv6Address("2001:db8:5::1"), IPv6Address("2001:db8:5::2")
 A1 = IPv4Address("192.0.2.1")
 SERVER_ID = IPv4Address("192.0.0.1")
 
 
 @pytest.fixture
 def link(prefix: str) -> Iterator[tuple[Namespace, Namespace]]:
-    subscriber, server = Namespace(f"{prefix}-ls4"), Namespace(f"{prefix}-ls6")
-    try:
-        for namespace in (subscriber, server):
-            ip("netns", "add", namespace.name)
-            namespace.sysctl({"ipv6/conf/default/accept_dad": 0})
-        ip("-n", subscriber.name, "link", "add", "wan", "type", "veth", "peer", "name", "wan", "netns", server.name)
-        for namespace, address in ((subscriber, SUBSCRIBER), (server, SERVER)):
-            ip_batch(namespace.name, ["link set lo up", "link set wan up", f"addr add {address}/64 dev wan nodad"])
-        yield subscriber, server
-    finally:
-        end_processes([n for n in (subscriber, server) if n.exists])
-        for namespace in (subscriber, server):
-            if namespace.exists:
-                ip("netns", "del", namespace.name)
+    with server_link(prefix) as ends:
+        yield ends
 
 
 class Aftr:
