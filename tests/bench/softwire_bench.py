@@ -2,8 +2,8 @@
 
     .venv/bin/python tests/bench/softwire_bench.py [--rounds N] [--svg FILE] [--markdown FILE] [--tree CHECKOUT]
 
-As root. Namespaces as in softwirebed.py; all ways take turns in every round, medians over the rounds. Ratios are to
-plain forwarding of the same run. With --tree the pump of another checkout takes part, as "userspace, before".
+As root. Namespaces as in encapsulationbed.py; all ways take turns in every round, medians over the rounds. Ratios are
+to plain forwarding of the same run. With --tree the pump of another checkout takes part, as "userspace, before".
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "bench")]
 
+from encapsulationbed import SoftwireBed  # noqa: E402
 from picture import bars  # noqa: E402
-from softwirebed import SoftwireBed  # noqa: E402
 
 SMALL, LARGE = 64, 1400
 MEASURES = {
