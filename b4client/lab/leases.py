@@ -40,6 +40,9 @@ class LeaseDatabase:
         self._by_address: dict[IPv4Address, set[Slot]] = {}
         self._by_saddr: dict[IPv6Address, set[Slot]] = {}
         self._by_customer: dict[str, set[Slot]] = {}
+        # Addresses without a free set, by PSID length, so that not every new client looks through all of them. What
+        # ends is let end (expire) before anybody looks, and every end passes _put or _drop_offer.
+        self._full: dict[IPv4Address, set[int]] = {}
         self._ends: list[tuple[float, int, Slot]] = []
         self._serial = 0
         self._changes: list[Lease] = []
@@ -175,12 +178,18 @@ class LeaseDatabase:
         oldest: tuple[float, Slot] | None = None
         for pool, address in self.pools.shared_addresses(hint):
             length = self.pools.length_for(pool, hint)
+            if length in self._full.get(address, ()):
+                continue
+            full = True
             for slot in self._untaken(pool, address, length, now):
+                full = False
                 former = self._leases.get(slot)
                 if former is None:
                     return slot
                 if oldest is None or former.until < oldest[0]:
                     oldest = (former.until, slot)
+            if full:
+                self._full.setdefault(address, set()).add(length)
         # Never used before, else unused for longest: former holders can have theirs back as long as possible.
         return None if oldest is None else oldest[1]
 
@@ -234,6 +243,7 @@ class LeaseDatabase:
 
     def _drop_offer(self, slot: Slot) -> None:
         offer = self._offers.pop(slot)
+        self._full.pop(slot.address, None)
         self._forget(slot, offer.client_id, offer.customer, None)
 
     def grant(
@@ -299,6 +309,7 @@ class LeaseDatabase:
     def _put(self, lease: Lease) -> None:
         before = self._leases.get(lease.slot)
         self._leases[lease.slot] = lease
+        self._full.pop(lease.slot.address, None)
         self._index(lease.slot, lease.client_id, lease.customer)
         if lease.saddr is not None:
             self._by_saddr.setdefault(lease.saddr, set()).add(lease.slot)

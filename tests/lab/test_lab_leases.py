@@ -376,3 +376,30 @@ def test_no_two_active_leases_overlap(deeds: list[tuple[str, bytes, int, int | N
             db = LeaseDatabase(pools, LeaseDatabase.leases_from_json(json.loads(json.dumps(db.to_json()))))
         held = [lease.slot for lease in db if lease.active(now)]
         assert not any(a.overlaps(b) for i, a in enumerate(held) for b in held[:i])
+
+
+@given(DEEDS)
+@settings(max_examples=150, deadline=None)
+def test_full_addresses_are_passed_over_only_while_they_are_full(
+    deeds: list[tuple[str, bytes, int, int | None, bool]],
+) -> None:
+    """What is remembered of addresses changes no choice: it is the one of who looks at all of them."""
+    db, now = database(SharedPool(A1, A2, psid_len=1, hints=(2,))), 0.0
+    taken: list[tuple[Slot, bytes]] = []
+    for deed, client, pause, hint, _ in deeds:
+        now += pause / 4
+        chosen = db.choose(client, now, wants_shared=True, hint=hint)
+        remembered, db._full = db._full, {}
+        assert db.choose(client, now, wants_shared=True, hint=hint) == chosen
+        db._full = remembered
+        if deed in ("release", "decline") and taken:
+            slot, owner = taken[pause % len(taken)]
+            if deed == "release":
+                db.release(slot, owner, pause, now)
+            else:
+                db.decline(slot, owner, now, hold_s=20)
+        elif chosen is not None and deed == "offer":
+            db.offer(chosen, client, now, hold_s=10)
+        elif chosen is not None:
+            db.grant(chosen, client, now, seconds=50)
+            taken.append((chosen, client))
