@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from b4client.dataplane import conntrack
-from b4client.dataplane.ctdump import Flow, flows
+from b4client.dataplane.ctdump import Flow
 from b4client.model.errors import DataplaneError
 
 log = logging.getLogger("b4client.dataplane")
@@ -34,8 +34,7 @@ def flush_forwards(address: str, before: Sequence[Sequence[Any]], now: Sequence[
     public = IPv4Address(address)
     gone, come = old - new, new - old
     try:
-        doomed = [flow for flow in flows(public) if belongs(flow, public.packed, gone, come)]
-        count = sum(conntrack.delete(flow) for flow in doomed)
+        count = conntrack.delete(public, lambda flow: belongs(flow, public.packed, gone, come))
     except DataplaneError as error:
         if gone:
             raise

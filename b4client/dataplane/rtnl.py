@@ -1,4 +1,4 @@
-"""Links, addresses and routes through rtnetlink: with ``conntrack`` the only importer of pyroute2.
+"""Links, addresses and routes through rtnetlink: the only importer of pyroute2.
 
 Works with pyroute2 0.7.2 (Debian 12) and 0.9. Blocking; never call it from the event loop. Opening a socket costs more
 than asking through it, so what asks many questions does so inside a ``session``.

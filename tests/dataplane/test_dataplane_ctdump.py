@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from b4client.dataplane.ctdump import Flow, parse_entry
+from b4client.dataplane.ctdump import Flow, _name, parse_entry
 from b4client.dataplane.forwardflush import belongs
 
 LAN, PEER, PUBLIC = (IPv4Address(a).packed for a in ("192.168.1.10", "198.51.100.10", "192.0.2.1"))
@@ -53,9 +53,30 @@ def test_others() -> None:
     assert parse(tuple_of(1, 6, (LAN, 1), (PEER, 2))) is None
 
 
+def test_without_ports() -> None:
+    def plain(kind: int, source: bytes, destination: bytes) -> bytes:
+        ip = attribute(1, source) + attribute(2, destination)
+        return attribute(0x8000 | kind, attribute(0x8001, ip) + attribute(0x8002, attribute(1, b"\x29")))
+
+    octets = plain(1, LAN, PEER) + plain(2, PEER, PUBLIC)
+    assert parse(octets) is None
+    assert parse_entry(octets, 0, len(octets), portless=True) == Flow(41, LAN, 0, PEER, 0, PEER, 0, PUBLIC, 0, 0)
+    assert parse_entry(octets + attribute(18, b"\x00\x05"), 0, len(octets) + 8, portless=True) is None
+
+
+def test_an_entry_is_named_by_its_tuple_and_number() -> None:
+    entry, number = outbound(6), attribute(12, b"\x01\x02\x03\x04")
+    original = tuple_of(1, 6, (LAN, 5000), (PEER, 80))
+    octets = b"?" * 20 + entry + number
+    assert _name(octets, 20, len(octets)) == original + number
+    assert _name(number, 0, len(number)) == b""  # would name every entry
+
+
 @given(st.binary(max_size=200))
 def test_any_octets(octets: bytes) -> None:
     parse(octets)
+    _name(octets, 0, len(octets))
+    parse_entry(octets, 0, len(octets), portless=True)
     parse(outbound(6)[:100] + octets)
 
 

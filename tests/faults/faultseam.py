@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
-from b4client.dataplane import nft, rtnl, sysctl
+from b4client.dataplane import ctdump, nft, rtnl, sysctl
 
 ROUTE_CALLS = ("link", "addr", "route", "get_links", "get_addr", "get_routes", "link_lookup")
 
@@ -111,16 +111,15 @@ class Seam:
                 raise rtnl.dataplane_error(f"set {path} to {value}", OSError(errno.EPERM, os.strerror(errno.EPERM)))
             write(path, value)
 
-        from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
+        entries = ctdump._entries
 
-        dump = NFCTSocket.dump
-
-        def refuse_dump(ct: Any, *args: Any, **kwargs: Any) -> Any:
+        def refuse_dump(*args: Any, **kwargs: Any) -> Any:
             if self._fails("conntrack dump"):
-                raise self._error()
-            return dump(ct, *args, **kwargs)
+                code = rtnl._code_of(self._error())
+                raise OSError(code, os.strerror(code))
+            return entries(*args, **kwargs)
 
-        self._patches.enter_context(mock.patch.object(NFCTSocket, "dump", refuse_dump))
+        self._patches.enter_context(mock.patch.object(ctdump, "_entries", refuse_dump))
         self._patches.enter_context(mock.patch.object(nft.Nft, "run", refuse))
         self._patches.enter_context(mock.patch.object(sysctl, "write", refuse_sysctl))
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from b4client.dataplane import conntrack
 from b4client.dataplane.apply import Dataplane
 from b4client.dataplane.plan import NOT_SHARED, ONE_TRY, RECIRCULATION
 from b4client.lab.netns import Namespace, ip, ip_batch, wait_until
@@ -271,7 +273,7 @@ def test_failed_change_leaves_the_old_state(
     assert not dataplane.install(CONFIG).changed
 
 
-def entries(*, add: list[tuple[str, str, int, int]] | None = None) -> set[tuple[str, int]]:
+def entries(*, add: list[tuple[str, str, int, int]] | None = None) -> set[tuple[str, int | None]]:
     """Add conntrack entries (inner address, public address, inner port, public port) and list (public, port)."""
     from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple, NFCTSocket
 
@@ -289,6 +291,48 @@ def entries(*, add: list[tuple[str, str, int, int]] | None = None) -> set[tuple[
         return found
     finally:
         ct.close()
+
+
+def numbered(protocol: int, count: int) -> None:
+    """Add so many entries of a protocol without ports, or with (UDP), to 192.0.2.1."""
+    from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple, NFCTSocket
+
+    ct = NFCTSocket()
+    try:
+        for number in range(count):
+            ports = [{"sport": 2000 + number, "dport": 53}, {"sport": 53, "dport": 2000 + number}]
+            if protocol != socket.IPPROTO_UDP:
+                ports = [{}, {}]
+            there = NFCTAttrTuple(saddr="192.168.1.10", daddr="198.51.100.10", proto=protocol, **ports[0])
+            back = NFCTAttrTuple(saddr="198.51.100.10", daddr="192.0.2.1", proto=protocol, **ports[1])
+            ct.entry("add", timeout=100, tuple_orig=there, tuple_reply=back)
+    finally:
+        ct.close()
+
+
+def test_flushes_protocols_without_ports(plane: Callable[..., Dataplane]) -> None:
+    dataplane = plane()
+    whole = replace(CONFIG, ports=None)
+    dataplane.install(whole)
+    numbered(41, 1)
+    assert entries() == {("192.0.2.1", None)}
+    dataplane.install(replace(whole, ipv4=IPv4Address("192.0.2.2")))
+    assert entries() == set()
+
+
+def test_flush_of_a_full_table_needs_no_memory(cpe: Namespace) -> None:
+    count = 3000
+    with cpe.entered():
+        numbered(socket.IPPROTO_UDP, count)
+        tracemalloc.start()
+        try:
+            assert conntrack.flush(IPv4Address("192.0.2.1")) == count
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert entries() == set()
+    # A list of them would be ten times as much.
+    assert peak < count * 100, peak
 
 
 def test_flushes_what_is_not_ours_any_more_and_nothing_else(plane: Callable[..., Dataplane]) -> None:
