@@ -34,6 +34,9 @@ MIN_REASK_S = 30.0
 REQUESTED_OPTIONS = (Option.INFORMATION_REFRESH_TIME, Option.INF_MAX_RT, *PROVISIONING_OPTIONS)
 """The Option Request Option of every INFORMATION-REQUEST: 32 and 83 are a MUST [D-3]."""
 
+OTHERS_WITHIN_S = 10.0
+"""How long after a Reply that provisions nothing another server is still listened to: relays and slow servers."""
+
 PROVISIONING = (Option.DHCP4_O_DHCP6_SERVER, Option.S46_CONT_MAPE, Option.S46_CONT_LW, Option.AFTR_NAME)
 """Options of which one at least makes a Reply worth having."""
 
@@ -64,12 +67,13 @@ class Asking:
 class Informed:
     """The last Reply holds until ``refresh_at`` (None: for ever).
 
-    ``unserved`` is the transaction of a Reply that provisioned nothing: a Reply of another server to the same question
-    is then still welcome.
+    ``unserved`` is the transaction of a Reply that provisioned nothing: until ``others_until`` the first Reply to the
+    same question that does is taken as well, and no other after it.
     """
 
     refresh_at: float | None
     unserved: int | None = None
+    others_until: float = 0.0
 
 
 State = Idle | Delaying | Asking | Informed
@@ -139,28 +143,35 @@ class Dhcp6Client(NoLeases):
 
     def received(self, data: bytes, now: float) -> Dhcp6Message | None:
         """The Reply in ``data`` if it answers us (RFC 8415 16.10 [D-8]); None (and a count) if not."""
-        state = self._state
+        state, late = self._state, False
         match state:
-            case Asking(transaction_id=asked) | Informed(unserved=asked):
+            case Asking(transaction_id=asked):
                 pass
+            case Informed(unserved=asked, others_until=until) if now < until:
+                late = asked is not None
             case _:
                 asked = None
         message = read_answer(data, self._duid, asked, (MessageType.REPLY,), self._counters)
         if message is None:
             return None
+        provisions = any(message.get(option) is not None for option in PROVISIONING)
+        failed = read_status(message)[0] in NOT_PROCESSED
+        if late and (failed or not provisions):
+            # The question is answered: nothing else in it counts either.
+            self._counters.count("drop-reply-late")
+            return None
         self._inf_max_rt_s = read_max_rt(message, Option.INF_MAX_RT) or self._inf_max_rt_s
-        if read_status(message)[0] in NOT_PROCESSED:
+        if failed:
             # It says nothing about option 88, so it must not end 4o6 [F-2]: the exchange goes on, at its own pace.
             self._counters.count("drop-reply-failed")
             return None
-        provisions = any(message.get(option) is not None for option in PROVISIONING)
-        if isinstance(state, Informed) and not provisions:
-            self._counters.count("drop-reply-foreign-transaction")
-            return None
         self._counters.count("received-reply")
+        if late:
+            self._counters.count("received-reply-late")
         # RFC 8415 18.2.10.4 takes the first Reply. A quicker server beside the provider's that knows nothing of
         # softwires would keep IPv4 away for a day (IRT_DEFAULT).
-        self._state = Informed(self._refresh_at(message, now), None if provisions else asked)
+        unserved = None if provisions else asked
+        self._state = Informed(self._refresh_at(message, now), unserved, now + OTHERS_WITHIN_S)
         return message
 
     def _times(self) -> Dhcp6Retransmission:

@@ -43,8 +43,8 @@ LEASE_S = 400_000_000
 SPARE = 4
 RESET = struct.pack("=ii", 1, 0)
 OPEN_WITHIN_S = 25.0
-"""Longer than conntrack keeps a connection that was reset (10 s): with SPARE ports free, those that are being closed are
-needed, and the kernel gives such a port to a new connection only when its sequence number is ahead of the old one's."""
+"""Longer than conntrack keeps a connection that was reset (10 s): with SPARE ports free, those that are being closed
+are needed, and the kernel gives such a port to a new connection only when its sequence number is ahead of the old."""
 WARM_UP_CHANGES = 60
 """Until then the list of recent reports (200, ``daemon/loop``) grows: 600 KB."""
 RSS_GROWTH_KB = 1000

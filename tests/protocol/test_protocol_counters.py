@@ -96,6 +96,16 @@ def six(*options: tuple[int, bytes], distance: int = 0, msg_type: int = 7, data:
     return counters
 
 
+def six_twice(*second: tuple[int, bytes]) -> Counters:
+    """A Reply that provisions nothing, and another after it."""
+    counters = Counters()
+    client = Dhcp6Client(OURS[1], start_delay=False, rng=Middle(1), counters=counters)
+    number = dhcp6.decode(client.start(0.0)[0]).transaction_id
+    for options in ((), second):
+        client.received(dhcp6.encode(Dhcp6Message(7, number, (OURS, SERVER, *options))), 0.0)
+    return counters
+
+
 def soliciting(*options: tuple[int, bytes]) -> Counters:
     """An Advertise to the first SOLICIT."""
     script = Script6().start()
@@ -112,6 +122,8 @@ def empty_renewal() -> Counters:
 
 WAYS: dict[str, Callable[[], Counters]] = {
     "received-reply": lambda: six(OURS, SERVER),
+    "received-reply-late": lambda: six_twice((88, b"")),
+    "drop-reply-late": six_twice,
     "received-advertise": lambda: soliciting(pd(PREFIX)),
     "drop-advertise-without-lease": soliciting,
     "drop-reply-without-lease": empty_renewal,

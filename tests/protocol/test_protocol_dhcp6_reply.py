@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from infoscript import DUID, IDENTITIES, Script, reply, seconds, status
 from timescript import Highest, Lowest
 
-from b4client.protocol.counters import Counters
-from b4client.protocol.dhcp6_client import Asking, Dhcp6Client, Informed
+from b4client.protocol.dhcp6_client import OTHERS_WITHIN_S, Asking, Informed
 from b4client.wire import dhcp6
 from b4client.wire.dhcp6 import Dhcp6Message, MessageType, Option, StatusCode
 
@@ -113,7 +112,7 @@ def test_a_second_reply_changes_nothing() -> None:
     before = script.client.state
     assert script.reply(seconds(Option.INFORMATION_REFRESH_TIME, 600)) is None
     assert script.client.state is before
-    assert script.counters.snapshot() == {"received-reply": 1, "drop-reply-foreign-transaction": 1}
+    assert script.counters.snapshot() == {"received-reply": 1, "drop-reply-late": 1}
 
 
 def test_unknown_options_are_no_reason_to_drop() -> None:
@@ -235,17 +234,43 @@ def test_whatever_a_reply_holds_the_client_goes_on(replies: list[Any], seed: int
 
 def test_a_reply_without_provisioning_leaves_the_question_open_for_another_server() -> None:
     """A server that knows nothing of softwires and is quicker must not keep IPv4 away until the next refresh."""
-    rng = random.Random(1)
-    client = Dhcp6Client(DUID, start_delay=False, rng=rng, counters=Counters())
-    (asked,) = client.start(0.0)
-    transaction = dhcp6.decode(asked).transaction_id
-
-    def answer(*options: tuple[int, bytes]) -> bytes:
-        return dhcp6.encode(dhcp6.Dhcp6Message(7, transaction, ((1, DUID), (2, b"\0\3\0\1srv"), *options)))
-
-    assert client.received(answer(), 0.1) is not None
-    assert client.received(answer(), 0.2) is None  # it says no more than the first
-    useful = client.received(answer((88, b"")), 0.3)
+    script = Script().start()
+    assert script.reply(seconds(Option.INFORMATION_REFRESH_TIME, 0xFFFFFFFF)) is not None
+    script.until(OTHERS_WITHIN_S - 0.1)
+    useful = script.reply((88, b""))
     assert useful is not None
     assert useful.get(88) == b""
-    assert client.received(answer((88, b"")), 0.4) is None  # and that is enough
+    assert script.refresh_in() == 86400
+    counted = script.counters.snapshot()
+    assert (counted["received-reply"], counted["received-reply-late"]) == (2, 1)
+
+
+def test_it_is_open_for_one_and_for_seconds() -> None:
+    """Who answers second replaces no answer that was worth having, and nobody answers a day later."""
+    script = Script().start()
+    assert script.reply((88, b"")) is not None
+    assert script.reply((88, bytes(16))) is None  # the first was worth having
+    script = Script().start()
+    script.reply()
+    assert script.reply((88, b"")) is not None
+    assert script.reply((88, bytes(16))) is None  # so was the second
+    script = Script().start()
+    script.reply()
+    script.until(OTHERS_WITHIN_S)
+    assert script.reply((88, b"")) is None
+    assert script.counters.snapshot()["drop-reply-foreign-transaction"] == 1
+
+
+def test_a_late_reply_that_is_not_taken_changes_nothing() -> None:
+    """Neither the refresh, nor INF_MAX_RT, nor how long others are listened to."""
+    script = Script().start()
+    script.reply()
+    before = script.client.state
+    script.until(5)
+    assert script.reply(seconds(Option.INF_MAX_RT, 60), seconds(Option.INFORMATION_REFRESH_TIME, 600)) is None
+    assert script.reply(seconds(Option.INF_MAX_RT, 60), status(StatusCode.UNSPEC_FAIL), (88, b"")) is None
+    assert script.client.state == before
+    assert script.counters.snapshot()["drop-reply-late"] == 2
+    # Its waits still double up to an hour.
+    script.until(86400 + 4000)
+    assert max(b - a for a, b in itertools.pairwise(script.times[1:])) > 60 * 1.2
