@@ -160,7 +160,14 @@ def change(bed: FaultBed, client: Client, count: int, say: Callable[[str], None]
 
 
 def run(
-    bed: FaultBed, *, renewals: int, changes: int, seconds: float, idle_s: float, say: Callable[[str], None]
+    bed: FaultBed,
+    *,
+    renewals: int,
+    changes: int,
+    seconds: float,
+    idle_s: float,
+    say: Callable[[str], None],
+    warm_up: int = WARM_UP_CHANGES,
 ) -> Outcome:
     """All of it, on a bed that is up. Raises AssertionError or LabError for what must not be."""
     found = Outcome()
@@ -175,7 +182,7 @@ def run(
     renew(client, bell, 50, 0.0, say)
     with Server(bed.srv):
         assert bed.flows(), "no traffic"
-    change(bed, client, WARM_UP_CHANGES, say)
+    change(bed, client, warm_up, say)
     time.sleep(0.5)
     found.samples["start"] = holding(client.pid)
     with contextlib.ExitStack() as stack:

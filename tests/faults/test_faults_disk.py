@@ -27,7 +27,7 @@ def bed(disk: Path, tmp_path: Path, encapsulation: str) -> Iterator[FaultBed]:
         yield made
 
 
-@pytest.mark.parametrize("kind", ["state", "run"])
+@pytest.mark.parametrize("kind", ["state", pytest.param("run", marks=pytest.mark.slow)])
 def test_disk_full(bed: FaultBed, disk: Path, kind: str) -> None:
     before = state_of(bed.cpe)
     client = bed.client()

@@ -29,6 +29,7 @@ STORMS = {
     "broken-checksums": Storm(corrupt=0.3, break_checksums=True),
     "everything": Storm(lose=0.2, double=0.3, overtake=0.3, corrupt=0.2, jitter_s=0.05),
 }
+LONG = ("broken-checksums", "everything")
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def start(bed: FaultBed, request: pytest.FixtureRequest) -> Callable[..., Client
     return begin
 
 
-@pytest.mark.parametrize("storm", STORMS)
+@pytest.mark.parametrize("storm", [pytest.param(s, marks=pytest.mark.slow if s in LONG else ()) for s in STORMS])
 def test_storm(bed: FaultBed, start: Callable[..., Client], storm: str) -> None:
     """A lease is had through it and renewed through it; the daemon lives, and keeps no more than before."""
     bed.weather.storm = STORMS[storm]
@@ -82,6 +83,14 @@ def test_storm(bed: FaultBed, start: Callable[..., Client], storm: str) -> None:
         client.command("renew")
         time.sleep(0.05)
     calm(bed)
+    if STORMS[storm].corrupt and not STORMS[storm].break_checksums:
+        # Damage that no checksum tells is believed by both: the server has given the ports to a client identifier that
+        # nobody has, the client has a BR that is none. Both forget.
+        bed.provider.change(**document())
+        client.command("restart")
+    else:
+        # Else the next try would be half the time to T2 away (RFC 2131 4.4.5).
+        client.command("renew")
     with Server(bed.srv):
         client.wait_bound(60)
         bed.comes_back()
@@ -96,8 +105,8 @@ def test_storm(bed: FaultBed, start: Callable[..., Client], storm: str) -> None:
 
 def test_server_slow(bed: FaultBed, start: Callable[..., Client]) -> None:
     """Answers come after the next retransmission has been sent: they are answers all the same [RFC 2131 4.1]."""
-    bed.provider.delay_s = 1.5
-    client = start(bound_s=60, factor=4)
+    bed.provider.delay_s = 0.6
+    client = start(bound_s=60, factor=10)
     with Server(bed.srv):
         bed.comes_back()
     assert client.status()["state"] == "BOUND"

@@ -31,6 +31,7 @@ def bed(tmp_path: Path, encapsulation: str) -> Iterator[FaultBed]:
         yield made
 
 
+@pytest.mark.slow
 def test_server_gone_for_hours(bed: FaultBed) -> None:
     """The lease of an hour ends without a server: the softwire goes, the daemon asks on with patience, and has a lease
     soon after the server is back."""
