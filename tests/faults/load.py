@@ -47,8 +47,9 @@ OPEN_WITHIN_S = 25.0
 are needed, and the kernel gives such a port to a new connection only when its sequence number is ahead of the old."""
 WARM_UP_CHANGES = 60
 """Until then the list of recent reports (200, ``daemon/loop``) grows: 600 KB."""
-RSS_GROWTH_KB = 1000
-"""What allocators may keep; a leak of one small object per renewal would be several times as much after 10 000."""
+RSS_GROWTH_KB = 1500
+"""What allocators may keep: Python's takes 1 MiB at a time. A leak of 200 octets per renewal shows after 10 000, one of
+2 KB per change of a lease after 1000."""
 
 
 @dataclass
