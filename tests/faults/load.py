@@ -34,12 +34,14 @@ from weather import dhcp6_payload, is_dhcp6  # noqa: E402
 from b4client.lab.client import Client  # noqa: E402
 from b4client.lab.load import TCP, Load, LoadServer, room_for_sockets  # noqa: E402
 from b4client.lab.netns import LabError, wait_until  # noqa: E402
-from b4client.lab.nodes import SERVER  # noqa: E402
+from b4client.lab.nodes import BR, SERVER  # noqa: E402
 from b4client.lab.traffic import Server  # noqa: E402
 
 STEADY_PORTS = 2
 LEASE_S = 400_000_000
 """No renewal of its own accord while the load runs: a fast clock makes 55 hours of it."""
+NEVER = 0xFFFFFFFF
+"""No refresh of the DHCPv6 information either (RFC 8415 21.23): what is left idle has nothing to do."""
 SPARE = 4
 RESET = struct.pack("=ii", 1, 0)
 OPEN_WITHIN_S = 25.0
@@ -173,7 +175,8 @@ def run(
     """All of it, on a bed that is up. Raises AssertionError or LabError for what must not be."""
     found = Outcome()
     # Its clock runs faster: the client sends no more than so many messages in a time (RFC 8415 14.1).
-    bed.provider.change(**document(lease={"time": LEASE_S}))
+    dhcp6 = {"br": [str(BR)], "container": "lw4o6", "refresh": NEVER}
+    bed.provider.change(**document(lease={"time": LEASE_S}, dhcp6=dhcp6))
     client = bed.client(name="load", factor=1000)
     client.start()
     client.wait_bound()
