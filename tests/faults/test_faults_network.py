@@ -17,7 +17,7 @@ from test_e2e_survival import assert_nothing_left, state_of
 from weather import CALM, Storm
 
 from b4client.lab.client import Client
-from b4client.lab.netns import ip, ip_batch, wait_until
+from b4client.lab.netns import LabError, ip, ip_batch, wait_until
 from b4client.lab.nodes import BR, SERVER
 from b4client.lab.traffic import Server
 
@@ -85,15 +85,22 @@ def test_storm(bed: FaultBed, start: Callable[..., Client], storm: str) -> None:
     calm(bed)
     if STORMS[storm].corrupt and not STORMS[storm].break_checksums:
         # Damage that no checksum tells is believed by both: the server has given the ports to a client identifier that
-        # nobody has, the client has a BR that is none. Both forget.
-        bed.provider.change(**document())
+        # nobody has, the client has a BR that is none, or ports that the lwAFTR knows nothing of, and would like to
+        # keep them. Both forget, once what was under way has arrived.
+        time.sleep(0.5)
+        bed.provider.change(**document(policy={"authoritative": True, "ignore_portparams": True}))
         client.command("restart")
     else:
         # Else the next try would be half the time to T2 away (RFC 2131 4.4.5).
         client.command("renew")
     with Server(bed.srv):
         client.wait_bound(60)
-        bed.comes_back()
+        try:
+            bed.comes_back()
+        except LabError as error:
+            raise LabError(
+                f"{error}; {client.status()}; granted {bed.provider.granted()}; {client.explain()}"
+            ) from None
         seen = client.status()["counters"]
         granted = seen["received-ack"]
         client.command("renew")
