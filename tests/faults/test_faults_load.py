@@ -14,10 +14,9 @@ SHORT = {"renewals": 50, "changes": 3, "seconds": 1.0, "idle_s": 1.0, "warm_up":
 LONG = {"renewals": 2000, "changes": 100, "seconds": 60.0, "idle_s": 5.0}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    "extent", [pytest.param(SHORT, id="short"), pytest.param(LONG, id="long", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("extent", [pytest.param(SHORT, id="short"), pytest.param(LONG, id="long")])
 def test_renewals_and_changes_under_load(tmp_path: Path, encapsulation: str, extent: dict[str, Any]) -> None:
     with fault_bed(f"fl{os.getpid()}", tmp_path, encapsulation) as bed:
         # Ports of connections that were reset are waited for (``load.OPEN_WITHIN_S``): not for so long.
