@@ -7,6 +7,7 @@ busy with memory that one arena for its two threads would slow it down.
 from __future__ import annotations
 
 import ctypes
+import gc
 
 _M_ARENA_MAX, _M_TRIM_THRESHOLD = -8, -1
 TRIM_THRESHOLD = 65536
@@ -18,3 +19,11 @@ def spare() -> None:
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
         mallopt(_M_TRIM_THRESHOLD, TRIM_THRESHOLD)
+
+
+def give_back() -> None:
+    """Give what is free back to the machine: after a start, which needs more than the life that follows."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from b4client import api
 from b4client.config import Config, MetricsSettings
-from b4client.daemon import clock, logs, notify, privileges, resolver
+from b4client.daemon import allocator, clock, logs, notify, privileges, resolver
 from b4client.daemon.commands import commands, render_metrics
 from b4client.daemon.control import ControlServer
 from b4client.daemon.forwards import Forwards
@@ -360,6 +360,7 @@ class Daemon:
             self.post(event)
         if isinstance(event, events.Installed):
             await self.in_worker(self.dataplane.note_listing)
+            await self.in_worker(allocator.give_back)
             if not self._kernel_jobs:
                 await self.neighbourhood.look(event.config)
 

@@ -28,3 +28,18 @@ def test_one_arena_and_an_early_trim(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_library_without_knobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
     allocator.spare()
+
+
+def test_what_is_free_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    trimmed: list[int] = []
+
+    class Trimming:
+        def malloc_trim(self, pad: int) -> int:
+            trimmed.append(pad)
+            return 1
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Trimming())
+    allocator.give_back()
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    allocator.give_back()
+    assert trimmed == [0]
