@@ -211,9 +211,9 @@ class Dataplane:
                 routed = self._follow_routes(target, memory, undo)
                 changed |= routed and self._wan_up in (None, wan.up)
                 self._wan_up = wan.up
-                changed |= self._settle(target, config, problem, memory)
                 if changed:
                     self._verify(target)
+                changed |= self._settle(target, config, problem, memory)
         self._note_config(config, target)
         repaired = (undo.names or ("parts of it",)) if changed else ()
         return Applied(changed, target.link.kind, target.link.mtu, target.nat, repaired)
@@ -315,14 +315,15 @@ class Dataplane:
             from b4client.dataplane.forwardflush import flush_forwards
 
             flush_forwards(memory.address, memory.forwards, forwards)
-        for address in memory.wan_addresses:
-            if target.wan_address is None or IPv6Address(address) != target.wan_address:
-                rtnl.delete_address6(memory.wan, IPv6Address(address))
-                changed = True
         if target.loop is None:
             loopdevice.remove(loop_plan(self._device))
         if nat_problem is not None and nat_problem != memory.nat_problem:
             log.warning("NAT without recirculation, so that some connections are delayed: %s", nat_problem)
+        # Last of all: when something fails before, the old softwire needs its address to come back.
+        for address in memory.wan_addresses:
+            if target.wan_address is None or IPv6Address(address) != target.wan_address:
+                rtnl.delete_address6(memory.wan, IPv6Address(address))
+                changed = True
         kept = [str(target.wan_address)] if str(target.wan_address) in memory.wan_addresses else []
         final = {
             "device": self._device,

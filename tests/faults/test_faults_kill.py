@@ -28,6 +28,8 @@ from b4client.model.softwire import SoftwireConfig
 from b4client.wire import dhcp4, dhcp4o6
 
 SEED = int(os.environ.get("B4CLIENT_TEST_SEED", "7"))
+KILLS = int(os.environ.get("B4CLIENT_TEST_KILLS", "40"))
+"""A start and a kill take three seconds: 200 take ten minutes."""
 
 
 @pytest.mark.timeout(900)
@@ -73,7 +75,7 @@ def is_ack(frame: bytes, end: str) -> bool:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("times", [1, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [1, pytest.param(KILLS, marks=pytest.mark.slow)])
 def test_daemon_killed_between_ack_and_softwire(bed: FaultBed, times: int) -> None:
     """The whole daemon, killed within 80 ms of the ACK on the wire; then started again, and stopped without a trace."""
     before = state_of(bed.cpe)

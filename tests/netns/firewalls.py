@@ -127,7 +127,9 @@ class Firewall:
     machine, and may change."""
 
     def __init__(self, namespace: Namespace, scratch: Path, places: tuple[str, ...]) -> None:
-        script = "mount --make-rprivate / && mount -t tmpfs none $0 && " + "".join(
+        # A /run of its own as well: buses and locks are there.
+        own_run = "mount -t tmpfs none /run && mkdir /run/dbus && "
+        script = f"mount --make-rprivate / && {own_run}mount -t tmpfs none $0 && " + "".join(
             f"mkdir -p $0/{i} && cp -a {place}/. $0/{i}/ && mount --bind $0/{i} {place} && "
             for i, place in enumerate(places)
         )
@@ -168,11 +170,12 @@ class Firewall:
 
 
 def has_nft_compat(namespace: Namespace) -> bool:
-    """True when the kernel takes iptables' extensions in nft's rules."""
-    rule = ("OUTPUT", "-m", "conntrack", "--ctstate", "INVALID", "-j", "ACCEPT")
-    if namespace.run("iptables-nft", "-A", *rule, check=False).returncode:
-        return False
-    namespace.run("iptables-nft", "-D", *rule)
+    """True when the kernel takes the extensions of iptables, in nft's rules, that these firewalls use."""
+    for condition in ("-m conntrack --ctstate INVALID", "-m addrtype --dst-type LOCAL", "-m limit --limit 3/min", ""):
+        rule = ("OUTPUT", *condition.split(), "-j", "ACCEPT" if condition else "REJECT")
+        if namespace.run("iptables-nft", "-A", *rule, check=False).returncode:
+            return False
+        namespace.run("iptables-nft", "-D", *rule)
     return True
 
 
@@ -192,7 +195,7 @@ def iptables(namespace: Namespace, scratch: Path, rules: str) -> Firewall:
 
 def firewalld(namespace: Namespace, scratch: Path) -> Firewall:
     """firewalld on a bus of its own, with the LAN in the zone "home"."""
-    firewall = Firewall(namespace, scratch, ("/etc/firewalld", "/run/dbus"))
+    firewall = Firewall(namespace, scratch, ("/etc/firewalld",))
     firewall.start("dbus-daemon --system --nofork --nopidfile --nosyslog")
     wait_until(lambda: firewall.sh("ls /run/dbus").strip(), 10, "the bus")
     firewall.start("firewalld --nofork --nopid")
