@@ -11,7 +11,7 @@ import pytest
 from faultbed import fault_bed
 
 SHORT = {"renewals": 50, "changes": 3, "seconds": 1.0, "idle_s": 1.0, "warm_up": 4}
-LONG = {"renewals": 2000, "changes": 100, "seconds": 60.0, "idle_s": 5.0}
+LONG = {"renewals": 500, "changes": 40, "seconds": 20.0, "idle_s": 5.0}
 
 
 @pytest.mark.slow

@@ -15,12 +15,22 @@ from b4client.lab.client import Client
 from b4client.lab.testbed import Testbed, TestbedSettings
 
 HERE = os.path.dirname(__file__)
+BOTH = frozenset(
+    f"test_netns_{name}.py"
+    for name in (
+        *("daemon_doctor", "daemon_privileges", "forwards", "lab", "lab_load", "mesh", "ports", "prefix", "teardown"),
+        "unnumbered",
+    )
+)
+"""Beside the end-to-end tests, those for which it may matter what the softwire is made of."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if str(item.path).startswith(HERE):
             item.add_marker(pytest.mark.netns)
+            if item.path.name in BOTH or item.path.name.startswith("test_e2e_"):
+                item.add_marker(pytest.mark.both)
 
 
 @pytest.fixture(scope="session")
