@@ -160,6 +160,7 @@ def test_unshared_address_has_no_option_159(
         check_against_table_t(said, shared=False)
 
 
+@pytest.mark.slow
 def test_times_of_a_lease_that_no_server_extends(
     testbed_with: Callable[..., Testbed], client_in: Callable[..., Client], tmp_path: Path
 ) -> None:

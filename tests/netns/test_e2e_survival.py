@@ -85,6 +85,7 @@ def test_kea_restarted(testbed_with: Callable[..., Testbed], client_in: Callable
         comes_back(testbed)
 
 
+@pytest.mark.slow
 def test_kea_away_until_the_lease_has_run_out(
     testbed_with: Callable[..., Testbed], client_in: Callable[..., Client]
 ) -> None:

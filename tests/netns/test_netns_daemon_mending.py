@@ -170,6 +170,7 @@ def test_the_daemons_own_changes_start_no_mending(testbed: Testbed, client_in: C
     assert second["looks"] <= first["looks"] + 1  # the one of the renewal
 
 
+@pytest.mark.slow
 def test_no_fight_with_who_keeps_undoing_it(testbed: Testbed, client_in: Callable[..., Client]) -> None:
     client = client_in(testbed)
     client.start()
