@@ -473,7 +473,13 @@ class Dataplane:
         else:
             pump = userspace.running(link.name, run_dir=self._run_dir)
             wanted = (link.local, link.remote, link.mesh)
-            if present is None or pump is None or (pump.local, pump.remote, pump.mesh) != wanted:
+            if (
+                present is None
+                or pump is None
+                or (pump.local, pump.remote, pump.mesh) != wanted
+                # A path that has become narrower is what the pump follows by itself.
+                or link.mtu not in (pump.mtu, pump.tunnel_mtu)
+            ):
                 if present is None or pump is None:
                     undo.add("softwire", lambda: userspace.stop(link.name, run_dir=self._run_dir))
                 else:

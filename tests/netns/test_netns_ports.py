@@ -90,7 +90,7 @@ def test_nobody_looks_nothing_is_counted(bound: Client) -> None:
     assert bound.status()["port_use"] is None
     before = cpu_ticks(bound.pid)
     time.sleep(2)
-    assert cpu_ticks(bound.pid) - before <= 2
+    assert cpu_ticks(bound.pid) - before <= 5  # of 200; on a busy machine the start has an end of its own
     bound.call("ports")
     assert bound.status()["port_use"]["looks"] == 1
     assert bound.status()["port_use"]["looks"] == 1
@@ -135,6 +135,8 @@ def test_many_who_ask_get_one_look(testbed: Testbed, bound: Client) -> None:
 def test_watch_redraws_in_place_and_ends_cleanly(testbed: Testbed, bound: Client) -> None:
     main, terminal = pty.openpty()
     argv = testbed.cpe.argv(*Client._argv("ports", "--watch", "--interval", "1", "--run-dir", str(bound.run_dir)))
+    # A shell's background job, as these tests may be, ignores SIGINT, and what it starts does so as well.
+    argv = ("env", "--default-signal=INT", *argv)
     process = subprocess.Popen(argv, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True)
     os.close(terminal)
     seen = b""
