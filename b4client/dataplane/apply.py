@@ -22,7 +22,7 @@ from b4client.dataplane.memory import Memory, MemoryFile, digest
 from b4client.dataplane.meshview import view_mesh
 from b4client.dataplane.plan import ICMP_TIMEOUT, RECIRCULATION, Plan, mesh_plan, plan
 from b4client.dataplane.recirculation import LoopPlan, loop_plan
-from b4client.dataplane.ruleset import table_name
+from b4client.dataplane.ruleset import own_tables, table_name
 from b4client.dataplane.undo import MEMORY, DidNotStay, Undo, undoing
 from b4client.model.errors import DataplaneError
 from b4client.model.settings import SoftwireSettings
@@ -445,8 +445,7 @@ class Dataplane:
             self._file.save(memory)
 
     def _delete_tables(self) -> None:
-        name = table_name(self._device)
-        for family in ("ip", "arp", "ip6"):
+        for family, name in own_tables(self._device):
             self._rules().delete_table(family, name)
 
     def _make_link(self, target: Plan, wan_index: int, memory: Memory, undo: Undo) -> bool:
@@ -652,8 +651,7 @@ class Dataplane:
     def conflicts(self, config: SoftwireConfig) -> list[Conflict]:
         """What nft's rules of others do to the softwire, as far as nft itself knows (not what iptables' extensions
         match: ``b4client doctor`` asks iptables too). Raises DataplaneError."""
-        name = table_name(self._device)
-        if self._rules().tables() <= {(family, name) for family in ("ip", "arp", "ip6")}:
+        if self._rules().tables() <= set(own_tables(self._device)):
             return []  # nobody else has any: what would look at them need not even be loaded
         from b4client.dataplane.foreign import lans
         from b4client.dataplane.neighbours import Scene, find

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
 
 from b4client.dataplane.mesh import Rule
 from b4client.dataplane.recirculation import LoopPlan, loop_plan
-from b4client.dataplane.ruleset import ruleset, table_name
+from b4client.dataplane.ruleset import own_tables, ruleset
 from b4client.model.maprule import MappingRule
 from b4client.model.settings import SoftwireSettings
 from b4client.model.softwire import IPV6_HEADER_LEN, Encapsulation, Mode, SoftwireConfig
@@ -138,7 +138,6 @@ def plan(
         mesh_plan(config, settings) if encapsulation is Encapsulation.USERSPACE else None,
     )
     routes = (RoutePlan(IPv4Network("0.0.0.0/0"), settings.route_metric),) if settings.default_route else ()
-    name = table_name(device)
     loop = loop_plan(device) if recirculation and config.ports is not None else None
     return Plan(
         wan=config.wan,
@@ -148,7 +147,7 @@ def plan(
         shared=config.ports is not None,
         routes=routes,
         sysctls=_sysctls(config.wan, device),
-        tables=(("ip", name), ("arp", name), ("ip6", name)),
+        tables=own_tables(device),
         ruleset=ruleset(
             config,
             settings,

@@ -509,10 +509,8 @@ def add_address6(name: str, address: IPv6Address) -> None:
     )
 
     def flags() -> int:
-        for a in _addresses(name, index, socket.AF_INET6):
-            if IPv6Address(a.get_attr("IFA_LOCAL") or a.get_attr("IFA_ADDRESS")) == address:
-                return int(a.get_attr("IFA_FLAGS") or a["flags"])
-        return IFA_F_DADFAILED
+        present = address6_flags(name, address)
+        return IFA_F_DADFAILED if present is None else present
 
     retry = tenacity.Retrying(
         retry=tenacity.retry_if_result(lambda f: f & IFA_F_TENTATIVE and not f & IFA_F_DADFAILED),

@@ -53,6 +53,11 @@ def table_name(device: str) -> str:
     return "b4client_" + re.sub(r"[^A-Za-z0-9_]", "_", device)
 
 
+def own_tables(device: str) -> tuple[tuple[str, str], ...]:
+    """(family, name) of the nft tables of a softwire device."""
+    return tuple((family, table_name(device)) for family in ("ip", "arp", "ip6"))
+
+
 def _in_set(field: str, ports: PortSet | None) -> str:
     """An nft expression for membership of ``field`` in the set; empty for an address that is not shared."""
     if ports is None:

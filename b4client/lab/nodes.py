@@ -6,9 +6,11 @@ server ``eth0``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Interface
 from typing import Final
 
+from b4client.lab.cable import Veth, lay, make_nodes
 from b4client.lab.netns import Namespace, ip_batch
 
 LAN_HOST: Final = IPv4Address("192.168.1.10")
@@ -89,3 +91,15 @@ def set_up_core(aftr: Namespace, server: Namespace) -> None:
         server.name,
         [LO_UP, f"addr add {SERVER}/24 dev eth0", "link set eth0 up", f"route add {POOL} via {AFTR_INET}"],
     )
+
+
+def set_up_line(
+    nodes: Mapping[str, Namespace], cables: Iterable[Veth], cpe_wan: IPv6Interface, isp_wan: IPv6Interface
+) -> None:
+    """Make ``nodes`` with ``cables`` between them; set up ``lan``, ``cpe``, ``isp``, ``aftr`` and ``srv`` of them."""
+    make_nodes(nodes.values())
+    lay(cables, nodes)
+    set_up_lan_host(nodes["lan"])
+    set_up_cpe(nodes["cpe"], cpe_wan)
+    set_up_isp(nodes["isp"], isp_wan)
+    set_up_core(nodes["aftr"], nodes["srv"])

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from b4client import api
 from b4client.lab.binding import Binding
-from b4client.lab.cable import Veth, lay, make_nodes
+from b4client.lab.cable import Veth
 from b4client.lab.capture import Capture
 from b4client.lab.kea import Kea, KeaPlace, KeaSettings
 from b4client.lab.lwaftr import Lwaftr, LwaftrPlace
@@ -36,10 +36,7 @@ from b4client.lab.nodes import (
     POOL,
     SERVER,
     isp_wan_addresses,
-    set_up_core,
-    set_up_cpe,
-    set_up_isp,
-    set_up_lan_host,
+    set_up_line,
     wan_address,
 )
 from b4client.lab.site import BASE_DIR, Site, check_machine, check_prefix
@@ -186,19 +183,11 @@ class Testbed:
         }
 
     def _build(self) -> None:
-        self._wire()
+        set_up_line(self.nodes, CABLES, CPE_WAN, ISP_WAN)
         self.kea.start(self.settings.kea)
         settings = self.settings
         self.lwaftr.start(LwaftrPlace(BR, POOL, (settings.binding,), reject=settings.reject))
         self._wait_for_path()
-
-    def _wire(self) -> None:
-        make_nodes(self.nodes.values())
-        lay(CABLES, self.nodes)
-        set_up_lan_host(self.lan)
-        set_up_cpe(self.cpe, CPE_WAN)
-        set_up_isp(self.isp, ISP_WAN)
-        set_up_core(self.aftr, self.srv)
 
     def _wait_for_path(self) -> None:
         def reachable() -> bool:

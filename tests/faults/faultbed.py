@@ -24,11 +24,11 @@ from provider import Provider
 from weather import Weather
 
 from b4client.lab.binding import Binding
-from b4client.lab.cable import Veth, lay, make_nodes
+from b4client.lab.cable import Veth
 from b4client.lab.client import Client
 from b4client.lab.lwaftr import Lwaftr, LwaftrPlace
 from b4client.lab.netns import Namespace, end_processes, ip, ip_batch, wait_until
-from b4client.lab.nodes import BR, POOL, SERVER, set_up_core, set_up_cpe, set_up_isp, set_up_lan_host
+from b4client.lab.nodes import BR, POOL, SERVER, set_up_line
 from b4client.lab.traffic import TransferError, udp_exchange
 from b4client.model.portset import PortSet
 
@@ -84,12 +84,7 @@ class FaultBed:
         self.providers: list[Provider] = []
 
     def build(self) -> None:
-        make_nodes(self.nodes.values())
-        lay(CABLES, self.nodes)
-        set_up_lan_host(self.lan)
-        set_up_cpe(self.cpe, CPE_WAN)
-        set_up_isp(self.isp, ISP_WAN)
-        set_up_core(self.aftr, self.srv)
+        set_up_line(self.nodes, CABLES, CPE_WAN, ISP_WAN)
         ip_batch(self.sky.name, [f"link set {end} up" for end in ("cpe", "isp", "rogue")])
         ip_batch(self.rogue.name, ["link set lo up", "link set wan up", f"addr add {ROGUE_WAN} dev wan nodad"])
         # What the relay passes is not for this node itself.
