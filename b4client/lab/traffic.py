@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import hashlib
 import os
 import select
@@ -110,7 +111,12 @@ class Watch:
         self.close()
 
     def _note(self) -> None:
-        packet, address = self._wire.recvfrom(CHUNK)
+        try:
+            packet, address = self._wire.recvfrom(CHUNK)
+        except OSError as error:
+            if error.errno == errno.ENETDOWN:  # said once when the interface goes; it may come back
+                return
+            raise
         if address[2] == PACKET_OUTGOING:
             return
         ends = ends_of(packet)
