@@ -5,9 +5,13 @@ Each ends in fair weather with traffic flowing, and with nothing left when the d
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from faultbed import CPE_WAN, FIRST_PORTS, FaultBed, document, fault_bed
@@ -19,7 +23,7 @@ from weather import CALM, Storm
 from b4client.lab.client import Client
 from b4client.lab.netns import LabError, ip, ip_batch, wait_until
 from b4client.lab.nodes import BR, SERVER
-from b4client.lab.traffic import Server
+from b4client.lab.traffic import Server, TransferError, tcp_transfer
 
 STORMS = {
     "loss": Storm(lose=0.3),
@@ -195,3 +199,53 @@ def test_mtu_drops_in_the_path(bed: FaultBed, start: Callable[..., Client]) -> N
         ping = bed.lan.run("ping", "-n", "-c", "3", "-i", "0.2", "-s", "1400", str(SERVER), check=False).stdout
         assert ", 0% packet loss" in ping
     assert bed.cpe.run("ping", "-6", "-n", "-c", "1", str(BR)).returncode == 0
+
+
+def test_packets_too_big_vanish_silently(bed: FaultBed, start: Callable[..., Client], tmp_path: Path) -> None:
+    """A narrow path whose router tells nobody (no ICMPv6 2): doctor names it, its remedy helps."""
+    file = tmp_path / "b4client.toml"
+    file.write_text("")
+    client = start("--config", str(file))
+    with Server(bed.srv), quiet_narrows(bed, 1400):
+        bed.comes_back()
+        with pytest.raises(TransferError, match="timed out"):
+            tcp_transfer(bed.lan, SERVER, 100_000, timeout_s=3)
+        client.command("renew")
+        wait_until(lambda: client.status()["counters"]["received-ack"] == 2, 10, "the renewal")
+        finding = path_finding(bed, client)
+        assert finding["level"] == "warning"
+        assert "black hole" in finding["text"]
+        said = re.search(r"softwire\.mtu .*for example (\d+)", finding["remedy"])
+        assert said is not None
+        file.write_text(f"softwire.mtu = {said[1]}\n")
+        assert client.command("reload") == "changed: softwire.mtu\n"
+        wait_until(lambda: client.status()["dataplane"]["mtu"] == int(said[1]), 5, "the MTU")
+        assert tcp_transfer(bed.lan, SERVER, 300_000, timeout_s=20).octets == 300_000
+    assert path_finding(bed, client)["level"] == "ok"
+
+
+@contextmanager
+def quiet_narrows(bed: FaultBed, mtu: int) -> Iterator[None]:
+    """Between the ISP's router and the lwAFTR nothing larger passes, either way, and nobody is told."""
+    for node in bed.nodes.values():  # what they were told of the path before
+        for family in ("-4", "-6"):
+            ip("-n", node.name, family, "route", "flush", "cache")
+    ip("-n", bed.isp.name, "link", "set", "core", "mtu", str(mtu))
+    bed.isp.run(
+        "nft",
+        "add table ip6 quiet; add chain ip6 quiet out { type filter hook output priority 0; }; "
+        "add rule ip6 quiet out icmpv6 type packet-too-big drop",
+    )
+    try:
+        yield
+    finally:
+        bed.isp.run("nft", "delete table ip6 quiet")
+        ip("-n", bed.isp.name, "link", "set", "core", "mtu", "1500")
+
+
+def path_finding(bed: FaultBed, client: Client) -> dict[str, str]:
+    """What ``doctor`` says of the path's MTU."""
+    asked = Client._argv("doctor", "--json", "--wan", "wan", "--run-dir", str(client.run_dir))
+    findings: list[dict[str, str]] = json.loads(bed.cpe.run(*asked, check=False).stdout)["findings"]
+    (found,) = [f for f in findings if f["check"] == "path-mtu"]
+    return found
