@@ -7,23 +7,24 @@ order. The NAT rules are in place before the address and the route, so that noth
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from b4client.dataplane import capabilities, conntrack, loopdevice, nft, prefixlan, rtnl, sharing, sysctl, userspace
+from b4client.dataplane import capabilities, conntrack, loopdevice, prefixlan, rtnl, sysctl
 from b4client.dataplane.capabilities import Capabilities
-from b4client.dataplane.memory import Memory, MemoryFile, digest
-from b4client.dataplane.meshview import view_mesh
+from b4client.dataplane.device import Device
+from b4client.dataplane.loadedrules import LoadedRules
+from b4client.dataplane.memory import Memory, MemoryFile
+from b4client.dataplane.observed import Observed, observe
 from b4client.dataplane.plan import ICMP_TIMEOUT, RECIRCULATION, Plan, mesh_plan, plan
 from b4client.dataplane.recirculation import LoopPlan, loop_plan
 from b4client.dataplane.ruleset import own_tables, table_name
 from b4client.dataplane.undo import MEMORY, DidNotStay, Undo, undoing
+from b4client.dataplane.withdrawal import take_away
 from b4client.model.errors import DataplaneError
 from b4client.model.settings import SoftwireSettings
 from b4client.model.softwire import Encapsulation, SoftwireConfig
@@ -50,26 +51,6 @@ class Applied:
     repaired: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """The kernel's state of the softwire, for ``status``. ``counters`` are the nft table's, by name; ``nat`` is the
-    design in force and, where it is not the exact one, why; ``mesh`` is told by ``meshview``."""
-
-    device: str
-    kind: str | None
-    up: bool
-    mtu: int | None
-    local: str | None
-    remote: str | None
-    addresses: tuple[str, ...]
-    routes: tuple[str, ...]
-    traffic: dict[str, int] = field(default_factory=dict)
-    counters: dict[str, dict[str, int]] = field(default_factory=dict)
-    pump: dict[str, Any] | None = None
-    nat: dict[str, str | None] = field(default_factory=dict)
-    mesh: dict[str, Any] | None = None
-
-
 class Dataplane:
     """The softwire of one daemon. Blocking; called from one worker thread, never from the event loop."""
 
@@ -77,12 +58,11 @@ class Dataplane:
         self._settings = settings
         self._device = settings.device
         self._run_dir = state_dir or Path("/run/b4client")
+        self._link = Device(settings.device, self._run_dir)
         self._file = MemoryFile(state_dir, settings.device)
         self._memory: Memory | None = None
-        self._nft: nft.Nft | None = None
+        self._rules = LoadedRules(settings.device, self._file.save)
         self._capabilities: Capabilities | None = None
-        self._standby: userspace.Standby | None = None
-        self._unlisted: tuple[tuple[str, str], ...] | None = None
         self._icmp_told = False
         self._config: SoftwireConfig | None = None
         self._lan: str | None = None
@@ -94,10 +74,10 @@ class Dataplane:
         """Find out once what this machine can do. Raises DataplaneError when it can do nothing for us."""
         if self._capabilities is None:
             with rtnl.session():
-                found = capabilities.probe(self._settings, self._rules())
+                found = capabilities.probe(self._settings, self._rules.nft)
             wanted = found.encapsulation(self._settings.encapsulation)
-            if wanted is not Encapsulation.USERSPACE and self._standby is not None:
-                self._standby.close()
+            if wanted is not Encapsulation.USERSPACE:
+                self._link.close()
             self._capabilities = found
         return self._capabilities
 
@@ -106,18 +86,7 @@ class Dataplane:
 
         One that carries traffic already is left to it. What cannot be started now is started, or explained, later.
         """
-        if self._settings.encapsulation is Encapsulation.KERNEL or userspace.running(
-            self._device, run_dir=self._run_dir
-        ):
-            return
-        if self._settings.encapsulation is Encapsulation.USERSPACE or not userspace.kernel_driver_known():
-            with suppress(DataplaneError):
-                self._standby = userspace.Standby(self._run_dir)
-
-    def _rules(self) -> nft.Nft:
-        if self._nft is None:
-            self._nft = nft.Nft()
-        return self._nft
+        self._link.prepare(self._settings.encapsulation)
 
     def _remembered(self) -> Memory:
         if self._memory is None:
@@ -192,18 +161,18 @@ class Dataplane:
             # The pool ends, and with it what it does, before a failure is undone.
             with undoing() as undo, ThreadPoolExecutor(max_workers=1) as aside:
                 undo.add(MEMORY, partial(self._restore, replace(memory)))
-                self._refuse_foreign_device(memory)
+                self._link.refuse_foreign(memory)
                 changed = self._wan_address(target, wan.index, memory, undo)
                 # A process takes a while to start; the device does nothing before it has an address and a route.
-                link = aside.submit(self._make_link, target, wan.index, memory, undo)
+                link = aside.submit(self._link.ensure, target.link, wan.index, memory, self._file.save, undo)
                 if target.loop is not None:
                     made, problem = self._loop(target.loop, undo)
                     changed |= made
                     if problem is not None:
                         target = planned(False)
                 shared = [(k, v) for k, v in target.sysctls if f"/{self._device}/" not in k]
-                changed |= self._set_sysctls(shared, memory, undo)
-                changed |= self._load_rules(target, memory, undo)
+                changed |= sysctl.ensure(shared, undo, memory, self._file.save)
+                changed |= self._rules.load(target, memory, undo)
                 changed |= self._keep_icmp(target, memory, undo)
                 changed |= link.result()
                 changed |= self._set_up(target, memory, undo)
@@ -247,13 +216,14 @@ class Dataplane:
         """
         with rtnl.session():
             tunnel = rtnl.observe_tunnel(self._device)
-            if tunnel is None or not tunnel.up or ("ip", table_name(self._device)) in self._rules().tables():
+            if tunnel is None or not tunnel.up or ("ip", table_name(self._device)) in self._rules.nft.tables():
                 return False
             rtnl.set_link(self._device, up=False)
         return True
 
     def _restore(self, memory: Memory) -> None:
-        self._memory, self._unlisted = memory, None
+        self._memory = memory
+        self._rules.forget_listing()
         self._file.save(memory)
 
     def _wan_address(self, target: Plan, wan_index: int, memory: Memory, undo: Undo) -> bool:
@@ -290,7 +260,7 @@ class Dataplane:
             undo.add("MTU", partial(rtnl.set_link, self._device, mtu=tunnel.mtu))
             changed = True
         own = [(k, v) for k, v in target.sysctls if f"/{self._device}/" in k and sysctl.read(k) is not None]
-        changed |= self._set_sysctls(own, None, undo)
+        changed |= sysctl.ensure(own, undo)
         changed |= self._address(target, tunnel.index, undo)
         if not tunnel.up:
             rtnl.set_link(self._device, up=True)
@@ -354,43 +324,6 @@ class Dataplane:
         flushed = conntrack.flush(old, keep=config.ports if old == config.ipv4 else None)
         log.info("flushed %d NAT entries of %s", flushed, memory.binding)
 
-    def _refuse_foreign_device(self, memory: Memory) -> None:
-        present = rtnl.observe_tunnel(self._device)
-        if present is None or memory.device == self._device:
-            return
-        pump = userspace.running(self._device, run_dir=self._run_dir)
-        if not (present.kind == "ip6tnl" and present.ours) and pump is None:
-            raise DataplaneError(
-                f"make the softwire {self._device}",
-                f"an interface of that name exists ({present.kind or 'unknown kind'})",
-                remedy="Remove it, or choose another name with softwire.device or --device.",
-            )
-
-    def _set_sysctls(self, wanted: list[tuple[str, str]], memory: Memory | None, undo: Undo) -> bool:
-        changed = False
-        for path, value in wanted:
-            present = sysctl.read(path)
-            if present == value or (
-                present is not None and path.endswith(("arp_ignore", "arp_announce")) and present > value
-            ):
-                continue  # a stricter setting of the operator's is as good
-            if memory is not None and present is not None:
-                memory.sysctls.setdefault(path, present)
-                self._file.save(memory)
-            try:
-                sysctl.write(path, value)
-            except DataplaneError:
-                # What was not changed need not be put back, which would fail for the same reason.
-                if memory is not None and memory.sysctls.get(path) == present:
-                    del memory.sysctls[path]
-                    self._file.save(memory)
-                raise
-            if present is not None:
-                old = present
-                undo.add(path, lambda path=path, old=old: sysctl.write(path, old))  # type: ignore[misc]
-            changed = True
-        return changed
-
     def _keep_icmp(self, target: Plan, memory: Memory, undo: Undo) -> bool:
         """Have the NAT keep ICMP queries as long as it should. Others' longer time is as good; where the setting cannot
         be changed the softwire is worth more than the time."""
@@ -398,37 +331,12 @@ class Dataplane:
         if target.icmp_timeout is None or present is None or int(present) >= target.icmp_timeout:
             return False
         try:
-            return self._set_sysctls([(ICMP_TIMEOUT, str(target.icmp_timeout))], memory, undo)
+            return sysctl.ensure([(ICMP_TIMEOUT, str(target.icmp_timeout))], undo, memory, self._file.save)
         except DataplaneError as error:
             if not self._icmp_told:
                 log.warning("ICMP queries are translated for %s s only: %s", present, error)
             self._icmp_told = True
             return False
-
-    def _listing(self, tables: tuple[tuple[str, str], ...]) -> str:
-        """A digest of what the kernel lists of our tables, less what changes by itself; "" when one is missing."""
-        found = [self._rules().list_rules(family, name) for family, name in tables]
-        return "" if None in found else digest([nft.essence(text or "") for text in found])
-
-    def _tables_exist(self, tables: tuple[tuple[str, str], ...]) -> bool:
-        return set(tables) <= self._rules().tables()
-
-    def _load_rules(self, target: Plan, memory: Memory, undo: Undo) -> bool:
-        """Load the ruleset unless it is there unchanged."""
-        old = memory.ruleset
-        if old == target.ruleset and memory.listing and memory.listing == self._listing(target.tables):
-            return False
-        rules = self._rules()
-        existed = self._tables_exist(target.tables)
-        rules.run("load the NAT rules", target.ruleset)
-        if existed and old:
-            undo.add("NAT rules", partial(rules.run, "bring back the NAT rules", old))
-        else:
-            undo.add("NAT rules", self._delete_tables)
-        memory.ruleset, memory.listing = target.ruleset, ""
-        self._file.save(memory)
-        self._unlisted = target.tables
-        return True
 
     def note_listing(self) -> None:
         """Note how the kernel lists the rules that the last ``install`` loaded: by it they are known again.
@@ -436,70 +344,7 @@ class Dataplane:
         It takes as long as the loading, and traffic need not wait for it. Until then the rules count as unknown: the
         next ``install`` loads them again.
         """
-        tables, self._unlisted = self._unlisted, None
-        if tables is None:
-            return
-        memory = self._remembered()
-        with suppress(DataplaneError):
-            memory.listing = self._listing(tables)
-            self._file.save(memory)
-
-    def _delete_tables(self) -> None:
-        for family, name in own_tables(self._device):
-            self._rules().delete_table(family, name)
-
-    def _make_link(self, target: Plan, wan_index: int, memory: Memory, undo: Undo) -> bool:
-        link = target.link
-        present = rtnl.observe_tunnel(link.name)
-        changed = False
-        if present is not None and (present.kind != link.kind or not present.ours):
-            self._remove_link(present.kind)
-            present, changed = None, True
-        if present is None:
-            memory.device, memory.kind = link.name, link.kind
-            self._file.save(memory)
-        if link.kind == "ip6tnl":
-            if present is None:
-                undo.add("tunnel", lambda: rtnl.delete_link(link.name))
-                rtnl.create_ip6tnl(link.name, wan_index, link.local, link.remote, link.mtu)
-                changed = True
-            elif (present.local, present.remote) != (link.local, link.remote):
-                old_local, old_remote = present.local, present.remote
-                rtnl.change_ip6tnl(link.name, wan_index, link.local, link.remote)
-                if old_local is not None and old_remote is not None:
-                    undo.add("tunnel", lambda: rtnl.change_ip6tnl(link.name, wan_index, old_local, old_remote))
-                changed = True
-        else:
-            pump = userspace.running(link.name, run_dir=self._run_dir)
-            wanted = (link.local, link.remote, link.mesh)
-            if (
-                present is None
-                or pump is None
-                or (pump.local, pump.remote, pump.mesh) != wanted
-                # A path that has become narrower is what the pump follows by itself.
-                or link.mtu not in (pump.mtu, pump.tunnel_mtu)
-            ):
-                if present is None or pump is None:
-                    undo.add("softwire", lambda: userspace.stop(link.name, run_dir=self._run_dir))
-                else:
-                    old = pump
-                    undo.add(
-                        "softwire",
-                        lambda: userspace.start(
-                            link.name, old.local, old.remote, old.mtu, run_dir=self._run_dir, mesh=old.mesh
-                        ),
-                    )
-                userspace.start(
-                    link.name,
-                    link.local,
-                    link.remote,
-                    link.mtu,
-                    run_dir=self._run_dir,
-                    standby=self._standby,
-                    mesh=link.mesh,
-                )
-                changed = True
-        return changed
+        self._rules.note_listing(self._remembered())
 
     def _address(self, target: Plan, index: int, undo: Undo) -> bool:
         changed = False
@@ -547,111 +392,34 @@ class Dataplane:
                 missing.append(f"the address {target.address}")
             routes = rtnl.routes4(tunnel.index)
             missing += [f"the route {r.destination}" for r in target.routes if (r.destination, r.metric) not in routes]
-        if not self._tables_exist(target.tables):
+        if not self._rules.present(target.tables):
             missing.append("the NAT rules")
         if missing:
             raise DidNotStay(tuple(missing))
 
     # ---- withdraw, observe
 
-    def _remove_link(self, kind: str | None) -> None:
-        if kind == "tun":
-            userspace.stop(self._device, run_dir=self._run_dir)
-        rtnl.delete_link(self._device)
-
     def withdraw(self) -> None:
         """Take away everything of ours, also what an earlier process left. Idempotent; goes on past what fails, then
         raises DataplaneError with all of it."""
         with rtnl.session():
-            problems = self._take_away(self._remembered())
+            problems = take_away(self._link, self._rules.nft, self._remembered(), self._run_dir)
         if problems:
             raise DataplaneError("take the softwire away", "; ".join(problems))
-        self._memory, self._unlisted = Memory(), None
+        self._memory = Memory()
+        self._rules.forget_listing()
         self._config = None
         self._file.forget()
-
-    def _take_away(self, memory: Memory) -> list[str]:
-        problems: list[str] = []
-        before = sharing.give_up(self._run_dir, self._device, memory.sysctls)
-
-        def attempt(step: Callable[[], object]) -> None:
-            try:
-                step()
-            except DataplaneError as error:
-                problems.append(str(error))
-
-        def remove_device() -> None:
-            present = rtnl.observe_tunnel(self._device)
-            pump = userspace.running(self._device, run_dir=self._run_dir)
-            if pump is not None or memory.kind == "tun":
-                userspace.stop(self._device, run_dir=self._run_dir)
-            if present is not None and (memory.device == self._device or (present.kind == "ip6tnl" and present.ours)):
-                rtnl.delete_link(self._device)
-
-        def remove_addresses() -> None:
-            for address in memory.wan_addresses:
-                rtnl.delete_address6(memory.wan, IPv6Address(address))
-
-        def flush() -> None:
-            if memory.address:
-                conntrack.flush(IPv4Address(memory.address))
-
-        # The route goes with the device: from here on nothing can leave, so the rules may go after it.
-        attempt(remove_device)
-        attempt(self._delete_tables)
-        attempt(lambda: loopdevice.remove(loop_plan(self._device)))
-        attempt(remove_addresses)
-        attempt(lambda: prefixlan.remove(memory))
-        attempt(flush)
-        for path, value in before.items():
-            attempt(lambda path=path, value=value: sysctl.write(path, value))  # type: ignore[misc]
-        return problems
 
     def observe(self) -> Observed:
         """What the kernel has of the softwire now."""
         with rtnl.session():
-            return self._observe()
-
-    def _observe(self) -> Observed:
-        tunnel = rtnl.observe_tunnel(self._device)
-        listing = self._rules().list_table("ip", table_name(self._device))
-        pump = userspace.running(self._device, run_dir=self._run_dir)
-        if tunnel is None:
-            return Observed(self._device, None, False, None, None, None, (), (), {}, nft.counters(listing))
-        local, remote = (pump.local, pump.remote) if pump is not None else (tunnel.local, tunnel.remote)
-        return Observed(
-            device=self._device,
-            kind=tunnel.kind,
-            up=tunnel.up,
-            mtu=tunnel.mtu if pump is None else min(pump.tunnel_mtu, tunnel.mtu),
-            local=str(local) if local else None,
-            remote=str(remote) if remote else None,
-            addresses=tuple(f"{a}/{n}" for a, n in rtnl.addresses4(tunnel.index)),
-            routes=tuple(f"{d} metric {m}" for d, m in rtnl.routes4(tunnel.index)),
-            traffic={k: getattr(tunnel, k) for k in ("rx_packets", "tx_packets", "rx_bytes", "tx_bytes")},
-            counters=nft.counters(listing),
-            pump={"pid": pump.pid, **pump.counters} if pump is not None else None,
-            nat=self._nat(),
-            mesh=view_mesh(
-                self._config,
-                self._settings,
-                kind=tunnel.kind,
-                active=pump is not None and pump.mesh is not None,
-                by_rule=pump.by_rule if pump is not None else (),
-            ),
-        )
-
-    def _nat(self) -> dict[str, str | None]:
-        memory = self._remembered()
-        problem = memory.nat_problem or None
-        if memory.nat == RECIRCULATION and not loopdevice.present(loop_plan(self._device)):
-            problem = "the veth pair of its loop is gone or down: new flows have one try each"
-        return {"design": memory.nat or None, "problem": problem}
+            return observe(self._link, self._rules.nft, self._remembered(), self._settings, self._config)
 
     def conflicts(self, config: SoftwireConfig) -> list[Conflict]:
         """What nft's rules of others do to the softwire, as far as nft itself knows (not what iptables' extensions
         match: ``b4client doctor`` asks iptables too). Raises DataplaneError."""
-        if self._rules().tables() <= set(own_tables(self._device)):
+        if self._rules.nft.tables() <= set(own_tables(self._device)):
             return []  # nobody else has any: what would look at them need not even be loaded
         from b4client.dataplane.foreign import lans
         from b4client.dataplane.neighbours import Scene, find
@@ -668,10 +436,9 @@ class Dataplane:
             default_route=self._settings.default_route,
             inbound=bool(config.forwards or self._settings.accept_local),
         )
-        return find(self._rules().list_ruleset(), scene)
+        return find(self._rules.nft.list_ruleset(), scene)
 
     def close(self) -> None:
         """Free what this process holds; the softwire stays."""
-        self._nft = None
-        if self._standby is not None:
-            self._standby.close()
+        self._rules.close()
+        self._link.close()

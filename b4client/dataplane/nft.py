@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from b4client.model.errors import DataplaneError
@@ -77,10 +78,11 @@ class Nft:
         words = (line.split() for line in output.splitlines())
         return {(w[1], w[2]) for w in words if len(w) >= 3 and w[0] == "table"}
 
-    def delete_table(self, family: str, name: str) -> None:
-        """Remove the table if it is there."""
-        # "table" before "delete table" makes the deletion valid whether it exists or not.
-        self.run(f"delete nft table {family} {name}", f"table {family} {name}\ndelete table {family} {name}\n")
+    def delete_tables(self, tables: Iterable[tuple[str, str]]) -> None:
+        """Remove the tables (family, name) that are there."""
+        for family, name in tables:
+            # "table" before "delete table" makes the deletion valid whether it exists or not.
+            self.run(f"delete nft table {family} {name}", f"table {family} {name}\ndelete table {family} {name}\n")
 
     def probe(self) -> None:
         """Raises DataplaneError with the remedy when this kernel or process cannot use nf_tables."""

@@ -7,11 +7,9 @@ from pathlib import Path
 import pytest
 
 from b4client.dataplane import sharing, sysctl
-from b4client.dataplane.apply import Dataplane
 from b4client.dataplane.memory import Memory, MemoryFile
 from b4client.dataplane.undo import Undo
 from b4client.model.errors import DataplaneError
-from b4client.model.settings import SoftwireSettings
 
 FORWARD, IGNORE = "net/ipv4/ip_forward", "net/ipv4/conf/all/arp_ignore"
 
@@ -29,7 +27,7 @@ def test_what_could_not_be_changed_is_not_put_back(
     kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A read-only /proc/sys: the installation fails, and a later withdrawal must not fail for the same reason."""
-    plane, memory = Dataplane(SoftwireSettings(), state_dir=tmp_path), Memory()
+    file, memory = MemoryFile(tmp_path, "b4"), Memory()
     monkeypatch.setattr(sysctl, "ROOT", kernel)
     real = sysctl.write
 
@@ -40,7 +38,7 @@ def test_what_could_not_be_changed_is_not_put_back(
 
     monkeypatch.setattr(sysctl, "write", write)
     with pytest.raises(DataplaneError, match="Read-only"):
-        plane._set_sysctls([(FORWARD, "1"), (IGNORE, "1")], memory, Undo())
+        sysctl.ensure([(FORWARD, "1"), (IGNORE, "1")], Undo(), memory, file.save)
     assert memory.sysctls == {FORWARD: "0"}
     assert MemoryFile(tmp_path, "b4").load().sysctls == {FORWARD: "0"}
 
