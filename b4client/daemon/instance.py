@@ -12,7 +12,7 @@ from typing import TextIO
 import tenacity
 
 from b4client.daemon import clock
-from b4client.dataplane import rtnl
+from b4client.dataplane import rtlink
 from b4client.model.errors import DataplaneError
 
 
@@ -71,7 +71,7 @@ def _lock(run_dir: Path, name: str, what: str, reason: str, remedy: str) -> Iter
         yield
 
 
-def wait_for_interface(wan: str, wait_s: float, observe: Callable[[], rtnl.LinkState | None]) -> rtnl.LinkState:
+def wait_for_interface(wan: str, wait_s: float, observe: Callable[[], rtlink.LinkState | None]) -> rtlink.LinkState:
     """The WAN as ``observe`` sees it, after waiting a while for it to appear. Raises DataplaneError naming what there
     is."""
     retry = tenacity.Retrying(
@@ -80,7 +80,7 @@ def wait_for_interface(wan: str, wait_s: float, observe: Callable[[], rtnl.LinkS
         wait=tenacity.wait_fixed(0.2),
         retry_error_callback=lambda _: None,
     )
-    link: rtnl.LinkState | None = retry(observe)
+    link: rtlink.LinkState | None = retry(observe)
     if link is not None:
         return link
     present = ", ".join(sorted(p.name for p in Path("/sys/class/net").glob("*"))) or "none"

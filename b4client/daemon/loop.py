@@ -36,7 +36,7 @@ from b4client.daemon.sockets import WanSocket
 from b4client.daemon.store import Store
 from b4client.daemon.wanside import WanSide
 from b4client.daemon.watch import Doorbell
-from b4client.dataplane import rtnl
+from b4client.dataplane import rtaddr, rtlink
 from b4client.dataplane.apply import Dataplane
 from b4client.model.errors import ConfigError, DataplaneError
 from b4client.model.lease import Lease4
@@ -70,7 +70,7 @@ class Daemon:
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kernel")
         self._queue: collections.deque[events.Event] = collections.deque()
         self._stepping = False
-        self.link: rtnl.LinkState | None = None
+        self.link: rtlink.LinkState | None = None
         self.recent: collections.deque[dict[str, Any]] = collections.deque(maxlen=RECENT_REPORTS)
         self.events: collections.Counter[str] = collections.Counter()
         self.timings: dict[str, float] = {"started_at": process_started_at()}
@@ -440,17 +440,17 @@ class Daemon:
         self.post(self._link_event(new, moved=moved))
         self.mender.ring()  # the softwire's route comes and goes with the WAN's carrier
 
-    def _observe_link(self) -> rtnl.LinkState | None:
+    def _observe_link(self) -> rtlink.LinkState | None:
         """The WAN without the addresses that are there because of us: they say nothing about the provider."""
-        link, own = rtnl.observe_link(self.config.wan), self.dataplane.own_addresses()
+        link, own = rtlink.observe_link(self.config.wan), self.dataplane.own_addresses()
         if link is None:
             return None
         addresses = tuple(a for a in link.addresses if a not in own)
-        elsewhere = () if addresses else rtnl.addresses6_elsewhere(link.index)
+        elsewhere = () if addresses else rtaddr.addresses6_elsewhere(link.index)
         return replace(link, addresses=addresses, elsewhere=elsewhere)
 
     @staticmethod
-    def _link_event(link: rtnl.LinkState | None, *, moved: bool) -> events.LinkChanged:
+    def _link_event(link: rtlink.LinkState | None, *, moved: bool) -> events.LinkChanged:
         if link is None:
             return events.LinkChanged(False, None, ())
         return events.LinkChanged(link.up, link.link_local, link.addresses, moved, link.elsewhere)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from b4client.daemon import clock
 from b4client.daemon.instance import device_lock, instance_lock
-from b4client.dataplane import loopdevice, rtnl
+from b4client.dataplane import loopdevice, netlink, rtlink
 from b4client.dataplane.apply import Dataplane
 from b4client.dataplane.memory import MEMORY_SUFFIX, Memory, MemoryFile
 from b4client.dataplane.nft import Nft
@@ -74,8 +74,8 @@ def take_down(run_dir: Path, left: Left) -> list[str]:
 
 def _present(device: str, memory: Memory) -> list[str]:
     found = []
-    with rtnl.session():
-        tunnel = rtnl.observe_tunnel(device)
+    with netlink.session():
+        tunnel = rtlink.observe_tunnel(device)
         if tunnel is not None:
             if not memory.device and not tunnel.ours:
                 raise DataplaneError(
@@ -85,7 +85,7 @@ def _present(device: str, memory: Memory) -> list[str]:
             found.append(f"the interface {device} with its addresses and routes")
         if loopdevice.present(loop_plan(device)):
             found.append(f"the NAT's loop {loop_plan(device).sender}, {loop_plan(device).receiver}")
-        wan = rtnl.observe_link(memory.wan) if memory.wan else None
+        wan = rtlink.observe_link(memory.wan) if memory.wan else None
         found += [f"the address {a} of {memory.wan}" for a in memory.wan_addresses if wan is not None]
     tables = sorted(f for f, name in Nft().tables() if name == table_name(device))
     if tables:

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from b4client.dataplane import capabilities, conntrack, loopdevice, prefixlan, rtnl, sysctl
+from b4client.dataplane import capabilities, conntrack, loopdevice, netlink, prefixlan, rtaddr, rtlink, rtroute, sysctl
 from b4client.dataplane.capabilities import Capabilities
 from b4client.dataplane.device import Device
 from b4client.dataplane.loadedrules import LoadedRules
@@ -73,7 +73,7 @@ class Dataplane:
     def probe(self) -> Capabilities:
         """Find out once what this machine can do. Raises DataplaneError when it can do nothing for us."""
         if self._capabilities is None:
-            with rtnl.session():
+            with netlink.session():
                 found = capabilities.probe(self._settings, self._rules.nft)
             wanted = found.encapsulation(self._settings.encapsulation)
             if wanted is not Encapsulation.USERSPACE:
@@ -104,17 +104,17 @@ class Dataplane:
 
         ``install`` keeps the one it needs and removes the others; ``withdraw`` removes all. Raises DataplaneError.
         """
-        link = rtnl.observe_link(wan)
+        link = rtlink.observe_link(wan)
         if link is None:
             raise DataplaneError(f"add {address} to {wan}", "no such interface")
         memory = self._remembered()
-        if rtnl.has_address6(link.index, address):
+        if rtaddr.has_address6(link.index, address):
             return
         if str(address) not in memory.wan_addresses:
             # Before it is there: whatever happens next, it is known to be ours.
             memory.wan, memory.wan_addresses = wan, [*memory.wan_addresses, str(address)]
             self._file.save(memory)
-        rtnl.add_address6(wan, address)
+        rtaddr.add_address6(wan, address)
 
     # ---- install
 
@@ -136,11 +136,11 @@ class Dataplane:
 
     def _install(self, config: SoftwireConfig) -> Applied:
         found = self.probe()
-        with rtnl.session():
-            wan = rtnl.observe_link(config.wan)
+        with netlink.session():
+            wan = rtlink.observe_link(config.wan)
             if wan is None:
                 raise DataplaneError(f"install the softwire over {config.wan}", "no such interface")
-            path_mtu = rtnl.path_mtu(config.remote) or wan.mtu or DEFAULT_PATH_MTU
+            path_mtu = rtroute.path_mtu(config.remote) or wan.mtu or DEFAULT_PATH_MTU
             encapsulation = found.encapsulation_for(config, self._settings)
 
             def planned(recirculation: bool) -> Plan:
@@ -214,11 +214,11 @@ class Dataplane:
 
         True when that was so. The next ``install`` brings both back.
         """
-        with rtnl.session():
-            tunnel = rtnl.observe_tunnel(self._device)
+        with netlink.session():
+            tunnel = rtlink.observe_tunnel(self._device)
             if tunnel is None or not tunnel.up or ("ip", table_name(self._device)) in self._rules.nft.tables():
                 return False
-            rtnl.set_link(self._device, up=False)
+            rtlink.set_link(self._device, up=False)
         return True
 
     def _restore(self, memory: Memory) -> None:
@@ -228,12 +228,12 @@ class Dataplane:
 
     def _wan_address(self, target: Plan, wan_index: int, memory: Memory, undo: Undo) -> bool:
         address = target.wan_address
-        if address is None or rtnl.has_address6(wan_index, address):
+        if address is None or rtaddr.has_address6(wan_index, address):
             return False
         memory.wan, memory.wan_addresses = target.wan, [*memory.wan_addresses, str(address)]
         self._file.save(memory)
-        undo.add("softwire address", partial(rtnl.delete_address6, target.wan, address))
-        rtnl.add_address6(target.wan, address)
+        undo.add("softwire address", partial(rtaddr.delete_address6, target.wan, address))
+        rtaddr.add_address6(target.wan, address)
         return True
 
     def _loop(self, loop: LoopPlan, undo: Undo) -> tuple[bool, str | None]:
@@ -252,25 +252,25 @@ class Dataplane:
     def _set_up(self, target: Plan, memory: Memory, undo: Undo) -> bool:
         """The device's MTU, address and routes, when the rules are there: nothing can leave untranslated in between."""
         changed = False
-        tunnel = rtnl.observe_tunnel(self._device)
+        tunnel = rtlink.observe_tunnel(self._device)
         if tunnel is None:
             raise DataplaneError(f"set up {self._device}", "the interface vanished while it was set up", transient=True)
         if tunnel.mtu != target.link.device_mtu:
-            rtnl.set_link(self._device, mtu=target.link.device_mtu)
-            undo.add("MTU", partial(rtnl.set_link, self._device, mtu=tunnel.mtu))
+            rtlink.set_link(self._device, mtu=target.link.device_mtu)
+            undo.add("MTU", partial(rtlink.set_link, self._device, mtu=tunnel.mtu))
             changed = True
         own = [(k, v) for k, v in target.sysctls if f"/{self._device}/" in k and sysctl.read(k) is not None]
         changed |= sysctl.ensure(own, undo)
         changed |= self._address(target, tunnel.index, undo)
         if not tunnel.up:
-            rtnl.set_link(self._device, up=True)
-            undo.add("link up", partial(rtnl.set_link, self._device, up=False))
+            rtlink.set_link(self._device, up=True)
+            undo.add("link up", partial(rtlink.set_link, self._device, up=False))
             changed = True
         changed |= prefixlan.ensure(target.lan, memory, lambda: self._file.save(memory), undo)
         return changed
 
     def _follow_routes(self, target: Plan, memory: Memory, undo: Undo) -> bool:
-        tunnel = rtnl.observe_tunnel(self._device)
+        tunnel = rtlink.observe_tunnel(self._device)
         return tunnel is not None and self._route(target, tunnel.index, memory, undo)
 
     def _settle(self, target: Plan, config: SoftwireConfig, nat_problem: str | None, memory: Memory) -> bool:
@@ -292,7 +292,7 @@ class Dataplane:
         # Last of all: when something fails before, the old softwire needs its address to come back.
         for address in memory.wan_addresses:
             if target.wan_address is None or IPv6Address(address) != target.wan_address:
-                rtnl.delete_address6(memory.wan, IPv6Address(address))
+                rtaddr.delete_address6(memory.wan, IPv6Address(address))
                 changed = True
         kept = [str(target.wan_address)] if str(target.wan_address) in memory.wan_addresses else []
         final = {
@@ -348,28 +348,28 @@ class Dataplane:
 
     def _address(self, target: Plan, index: int, undo: Undo) -> bool:
         changed = False
-        present = rtnl.addresses4(index)
+        present = rtaddr.addresses4(index)
         if (target.address, 32) not in present:
-            rtnl.add_address4(self._device, target.address)
-            undo.add("address", lambda: rtnl.delete_address4(self._device, target.address, 32))
+            rtaddr.add_address4(self._device, target.address)
+            undo.add("address", lambda: rtaddr.delete_address4(self._device, target.address, 32))
             changed = True
         for address, length in present:
             if (address, length) != (target.address, 32):
-                rtnl.delete_address4(self._device, address, length)
-                undo.add("address", lambda address=address: rtnl.add_address4(self._device, address))  # type: ignore[misc]
+                rtaddr.delete_address4(self._device, address, length)
+                undo.add("address", lambda address=address: rtaddr.add_address4(self._device, address))  # type: ignore[misc]
                 changed = True
         return changed
 
     def _route(self, target: Plan, index: int, memory: Memory, undo: Undo) -> bool:
-        present = rtnl.routes4(index)
+        present = rtroute.routes4(index)
         changed = False
         wanted = [(r.destination, r.metric) for r in target.routes]
         for destination, metric in wanted:
             if (destination, metric) not in present:
-                rtnl.add_route4(self._device, destination, metric)
+                rtroute.add_route4(self._device, destination, metric)
                 undo.add(
                     "route",
-                    lambda destination=destination, metric=metric: rtnl.delete_route4(  # type: ignore[misc]
+                    lambda destination=destination, metric=metric: rtroute.delete_route4(  # type: ignore[misc]
                         self._device, destination, metric
                     ),
                 )
@@ -377,20 +377,20 @@ class Dataplane:
         for text, metric in memory.routes:
             destination = IPv4Network(text)
             if (destination, metric) in present and (destination, metric) not in wanted:
-                rtnl.delete_route4(self._device, destination, metric)
+                rtroute.delete_route4(self._device, destination, metric)
                 changed = True
         return changed
 
     def _verify(self, target: Plan) -> None:
         """Look again after a change: what was asked for must be what is there."""
-        tunnel = rtnl.observe_tunnel(self._device)
+        tunnel = rtlink.observe_tunnel(self._device)
         missing = []
         if tunnel is None or not tunnel.up or tunnel.kind != target.link.kind:
             missing.append(f"the interface {self._device}")
         else:
-            if (target.address, 32) not in rtnl.addresses4(tunnel.index):
+            if (target.address, 32) not in rtaddr.addresses4(tunnel.index):
                 missing.append(f"the address {target.address}")
-            routes = rtnl.routes4(tunnel.index)
+            routes = rtroute.routes4(tunnel.index)
             missing += [f"the route {r.destination}" for r in target.routes if (r.destination, r.metric) not in routes]
         if not self._rules.present(target.tables):
             missing.append("the NAT rules")
@@ -402,7 +402,7 @@ class Dataplane:
     def withdraw(self) -> None:
         """Take away everything of ours, also what an earlier process left. Idempotent; goes on past what fails, then
         raises DataplaneError with all of it."""
-        with rtnl.session():
+        with netlink.session():
             problems = take_away(self._link, self._rules.nft, self._remembered(), self._run_dir)
         if problems:
             raise DataplaneError("take the softwire away", "; ".join(problems))
@@ -413,7 +413,7 @@ class Dataplane:
 
     def observe(self) -> Observed:
         """What the kernel has of the softwire now."""
-        with rtnl.session():
+        with netlink.session():
             return observe(self._link, self._rules.nft, self._remembered(), self._settings, self._config)
 
     def conflicts(self, config: SoftwireConfig) -> list[Conflict]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 
-from b4client.dataplane import nft, rtnl, userspace
+from b4client.dataplane import nft, rtlink, userspace
 from b4client.dataplane.plan import mesh_plan
 from b4client.dataplane.portchoice import PortChoice
 from b4client.dataplane.recirculation import loop_plan
@@ -65,7 +65,7 @@ def probe(settings: SoftwireSettings, rules: nft.Nft) -> Capabilities:
     """Look. Raises DataplaneError when nf_tables cannot be used at all, or no softwire can be made."""
     rules.probe()
     found = Capabilities(
-        ip6tnl=settings.encapsulation is not Encapsulation.USERSPACE and rtnl.has_ip6tnl(),
+        ip6tnl=settings.encapsulation is not Encapsulation.USERSPACE and rtlink.has_ip6tnl(),
         userspace=userspace.available(),
         ct_timeouts=_refused(rules, "conntrack timeouts", CT_TIMEOUT) is None,
         recirculation=_refused(rules, "recirculation", _recirculation()),

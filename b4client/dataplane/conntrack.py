@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from ipaddress import IPv4Address
 
-from b4client.dataplane import ctdump, rtnl
+from b4client.dataplane import ctdump, netlink
 from b4client.dataplane.ctdump import Flow
 from b4client.model.portset import PortSet
 
@@ -36,7 +36,7 @@ def delete(address: IPv4Address, doomed: Callable[[Flow], bool]) -> int:
             count += 1
 
     try:
-        rtnl.patiently(attempt)
+        netlink.patiently(attempt)
     except OSError as error:
-        raise rtnl.dataplane_error("flush the NAT table", error) from None
+        raise netlink.dataplane_error("flush the NAT table", error) from None
     return count

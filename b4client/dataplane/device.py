@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from b4client.dataplane import rtnl, userspace
+from b4client.dataplane import rtlink, userspace
 from b4client.dataplane.memory import Memory
 from b4client.dataplane.plan import LinkPlan
 from b4client.dataplane.undo import Undo
@@ -44,7 +44,7 @@ class Device:
 
     def refuse_foreign(self, memory: Memory) -> None:
         """Raises DataplaneError when there is an interface of that name that is nothing of ours."""
-        present = rtnl.observe_tunnel(self.name)
+        present = rtlink.observe_tunnel(self.name)
         if present is None or memory.device == self.name:
             return
         if not (present.kind == "ip6tnl" and present.ours) and self.pump is None:
@@ -59,7 +59,7 @@ class Device:
     ) -> bool:
         """Make or change the device as ``link`` wants; True when something was done. It is noted in ``memory`` before
         it is there. MTU, state and addresses are the caller's."""
-        present = rtnl.observe_tunnel(self.name)
+        present = rtlink.observe_tunnel(self.name)
         replaced = present is not None and (present.kind != link.kind or not present.ours)
         if present is not None and replaced:
             self._remove(present.kind)
@@ -70,19 +70,19 @@ class Device:
         make = self._ensure_kernel if link.kind == "ip6tnl" else self._ensure_userspace
         return make(link, wan_index, present, undo) or replaced
 
-    def _ensure_kernel(self, link: LinkPlan, wan_index: int, present: rtnl.Tunnel | None, undo: Undo) -> bool:
+    def _ensure_kernel(self, link: LinkPlan, wan_index: int, present: rtlink.Tunnel | None, undo: Undo) -> bool:
         if present is None:
-            undo.add("tunnel", partial(rtnl.delete_link, self.name))
-            rtnl.create_ip6tnl(self.name, wan_index, link.local, link.remote, link.mtu)
+            undo.add("tunnel", partial(rtlink.delete_link, self.name))
+            rtlink.create_ip6tnl(self.name, wan_index, link.local, link.remote, link.mtu)
             return True
         if (present.local, present.remote) == (link.local, link.remote):
             return False
-        rtnl.change_ip6tnl(self.name, wan_index, link.local, link.remote)
+        rtlink.change_ip6tnl(self.name, wan_index, link.local, link.remote)
         if present.local is not None and present.remote is not None:
-            undo.add("tunnel", partial(rtnl.change_ip6tnl, self.name, wan_index, present.local, present.remote))
+            undo.add("tunnel", partial(rtlink.change_ip6tnl, self.name, wan_index, present.local, present.remote))
         return True
 
-    def _ensure_userspace(self, link: LinkPlan, _: int, present: rtnl.Tunnel | None, undo: Undo) -> bool:
+    def _ensure_userspace(self, link: LinkPlan, _: int, present: rtlink.Tunnel | None, undo: Undo) -> bool:
         old = self.pump
         start = partial(userspace.start, self.name, run_dir=self._run_dir)
         if present is None or old is None:
@@ -101,12 +101,12 @@ class Device:
     def _remove(self, kind: str | None) -> None:
         if kind == "tun":
             userspace.stop(self.name, run_dir=self._run_dir)
-        rtnl.delete_link(self.name)
+        rtlink.delete_link(self.name)
 
     def take_away(self, memory: Memory) -> None:
         """Remove it, also what an earlier process left; what is nothing of ours stays. Idempotent."""
-        present = rtnl.observe_tunnel(self.name)
+        present = rtlink.observe_tunnel(self.name)
         if self.pump is not None or memory.kind == "tun":
             userspace.stop(self.name, run_dir=self._run_dir)
         if present is not None and (memory.device == self.name or (present.kind == "ip6tnl" and present.ours)):
-            rtnl.delete_link(self.name)
+            rtlink.delete_link(self.name)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from b4client.dataplane import iptables, rtnl
+from b4client.dataplane import iptables, netlink, rtaddr, rtlink
 from b4client.dataplane.neighbours import Lan
 from b4client.dataplane.recirculation import loop_plan
 
@@ -46,12 +46,12 @@ def lans(device: str, wan: str | None) -> tuple[Lan, ...]:
     loop = loop_plan(device)
     ours = {"lo", device, wan, loop.sender, loop.receiver}
     found = []
-    with rtnl.session():
+    with netlink.session():
         for _, name in socket.if_nameindex():
-            link = rtnl.observe_link(name) if name not in ours else None
+            link = rtlink.observe_link(name) if name not in ours else None
             if link is None or not link.up:
                 continue
-            for address, length in rtnl.addresses4(link.index):
+            for address, length in rtaddr.addresses4(link.index):
                 if address.is_private and length < 31:
                     # Some host of that network, not the router itself.
                     found.append(Lan(name, str(address + 1 if int(address) % 2 == 0 else address - 1)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from b4client.dataplane import loopdevice, nft, rtnl
+from b4client.dataplane import loopdevice, nft, rtaddr, rtlink, rtroute
 from b4client.dataplane.device import Device
 from b4client.dataplane.memory import Memory
 from b4client.dataplane.meshview import view_mesh
@@ -41,7 +41,7 @@ def observe(
 ) -> Observed:
     """Look now; ``config`` is what was installed last, by this process. Raises DataplaneError."""
     name = device.name
-    tunnel = rtnl.observe_tunnel(name)
+    tunnel = rtlink.observe_tunnel(name)
     listing = rules.list_table("ip", table_name(name))
     pump = device.pump
     if tunnel is None:
@@ -54,8 +54,8 @@ def observe(
         mtu=tunnel.mtu if pump is None else min(pump.tunnel_mtu, tunnel.mtu),
         local=str(local) if local else None,
         remote=str(remote) if remote else None,
-        addresses=tuple(f"{a}/{n}" for a, n in rtnl.addresses4(tunnel.index)),
-        routes=tuple(f"{d} metric {m}" for d, m in rtnl.routes4(tunnel.index)),
+        addresses=tuple(f"{a}/{n}" for a, n in rtaddr.addresses4(tunnel.index)),
+        routes=tuple(f"{d} metric {m}" for d, m in rtroute.routes4(tunnel.index)),
         traffic={k: getattr(tunnel, k) for k in ("rx_packets", "tx_packets", "rx_bytes", "tx_bytes")},
         counters=nft.counters(listing),
         pump={"pid": pump.pid, **pump.counters} if pump is not None else None,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from ipaddress import IPv4Interface
 
-from b4client.dataplane import rtnl
+from b4client.dataplane import rtaddr, rtlink
 from b4client.dataplane.memory import Memory
 from b4client.dataplane.plan import LanPlan
 from b4client.dataplane.undo import Undo
@@ -27,10 +27,10 @@ def ensure(lan: LanPlan | None, memory: Memory, save: Callable[[], None], undo: 
     wanted = [] if lan is None else [(lan.interface, str(lan.address))]
     missing = ""
     if lan is not None:
-        link = rtnl.observe_link(lan.interface)
+        link = rtlink.observe_link(lan.interface)
         if link is None:
             missing = lan.interface
-        elif (lan.address.ip, lan.address.network.prefixlen) not in rtnl.addresses4(link.index):
+        elif (lan.address.ip, lan.address.network.prefixlen) not in rtaddr.addresses4(link.index):
             if wanted[0] not in memory.lan_addresses:
                 # Before it is there: whatever happens next, it is known to be ours.
                 memory.lan_addresses = [*memory.lan_addresses, *wanted]
@@ -60,10 +60,10 @@ def remove(memory: Memory) -> None:
 
 def _add(interface: str, address: str) -> None:
     parsed = IPv4Interface(address)
-    rtnl.add_address4(interface, parsed.ip, prefixlen=parsed.network.prefixlen)
+    rtaddr.add_address4(interface, parsed.ip, prefixlen=parsed.network.prefixlen)
 
 
 def _delete(interface: str, address: str) -> None:
-    if rtnl.observe_link(interface) is not None:
+    if rtlink.observe_link(interface) is not None:
         parsed = IPv4Interface(address)
-        rtnl.delete_address4(interface, parsed.ip, parsed.network.prefixlen)
+        rtaddr.delete_address4(interface, parsed.ip, parsed.network.prefixlen)

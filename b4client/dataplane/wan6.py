@@ -15,7 +15,7 @@ from pathlib import Path
 
 import tenacity
 
-from b4client.dataplane import rtnl
+from b4client.dataplane import rtaddr, rtroute
 from b4client.model.errors import DataplaneError
 from b4client.model.lease6 import Lease6
 
@@ -52,20 +52,20 @@ class LeasedWan:
             return True
 
         for prefix in wanted_prefixes:
-            attempt(partial(rtnl.add_unreachable6, prefix))
+            attempt(partial(rtroute.add_unreachable6, prefix))
         new = []
         for item in lease.addresses:
-            known = rtnl.address6_flags(self._interface, item.address) is not None
+            known = rtaddr.address6_flags(self._interface, item.address) is not None
             times = _seconds(item.preferred_until, now), _seconds(item.valid_until, now)
-            if attempt(partial(rtnl.lease_address6, self._interface, item.address, *times)) and not known:
+            if attempt(partial(rtaddr.lease_address6, self._interface, item.address, *times)) and not known:
                 new.append(item.address)
         for prefix in prefixes - wanted_prefixes:
-            attempt(partial(rtnl.delete_unreachable6, prefix))
+            attempt(partial(rtroute.delete_unreachable6, prefix))
         for address in addresses - wanted_addresses:
-            attempt(partial(rtnl.delete_address6, self._interface, address))
+            attempt(partial(rtaddr.delete_address6, self._interface, address))
         duplicates = tuple(address for address in new if self._is_duplicate(address))
         for address in duplicates:
-            attempt(partial(rtnl.delete_address6, self._interface, address))
+            attempt(partial(rtaddr.delete_address6, self._interface, address))
         kept = wanted_addresses - set(duplicates), wanted_prefixes
         if kept != everything:
             self._remember(*kept)
@@ -86,14 +86,16 @@ class LeasedWan:
         is not marked by the kernel when it fails, but taken away."""
         retry = tenacity.Retrying(
             retry=tenacity.retry_if_result(
-                lambda flags: flags is not None and flags & rtnl.IFA_F_TENTATIVE and not flags & rtnl.IFA_F_DADFAILED
+                lambda flags: (
+                    flags is not None and flags & rtaddr.IFA_F_TENTATIVE and not flags & rtaddr.IFA_F_DADFAILED
+                )
             ),
-            stop=tenacity.stop_after_delay(rtnl.DAD_WAIT_S),
+            stop=tenacity.stop_after_delay(rtaddr.DAD_WAIT_S),
             wait=tenacity.wait_exponential(0.01, max=0.2),
             retry_error_callback=lambda _: 0,
         )
-        flags = retry(rtnl.address6_flags, self._interface, address)
-        return flags is None or bool(flags & rtnl.IFA_F_DADFAILED)
+        flags = retry(rtaddr.address6_flags, self._interface, address)
+        return flags is None or bool(flags & rtaddr.IFA_F_DADFAILED)
 
     def _remembered(self) -> tuple[set[IPv6Address], set[IPv6Network]]:
         try:

@@ -7,7 +7,7 @@ from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from b4client.dataplane import conntrack, loopdevice, prefixlan, rtnl, sharing, sysctl
+from b4client.dataplane import conntrack, loopdevice, prefixlan, rtaddr, sharing, sysctl
 from b4client.dataplane.device import Device
 from b4client.dataplane.memory import Memory
 from b4client.dataplane.nft import Nft
@@ -23,7 +23,7 @@ def take_away(device: Device, rules: Nft, memory: Memory, run_dir: Path) -> list
 
     def remove_addresses() -> None:
         for address in memory.wan_addresses:
-            rtnl.delete_address6(memory.wan, IPv6Address(address))
+            rtaddr.delete_address6(memory.wan, IPv6Address(address))
 
     def flush() -> None:
         if memory.address:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from b4client.dataplane.rtnl import Tunnel
+from b4client.dataplane.rtlink import Tunnel
 from b4client.doctor.finding import Finding, error, note, ok, warning
 from b4client.doctor.probe import Echo
 from b4client.doctor.system import Context, System

@@ -13,7 +13,7 @@ from typing import Any
 
 from b4client.config import Config
 from b4client.daemon import portowner, privileges
-from b4client.dataplane import foreign, nft, rtnl, userspace
+from b4client.dataplane import foreign, nft, rtaddr, rtlink, rtroute, userspace
 from b4client.dataplane.neighbours import Lan
 from b4client.doctor import probe
 from b4client.model.errors import DataplaneError
@@ -137,29 +137,29 @@ class System:
 
     # ---- links, addresses, routes
 
-    def link(self, name: str) -> rtnl.LinkState | None:
+    def link(self, name: str) -> rtlink.LinkState | None:
         """An interface."""
-        return rtnl.observe_link(name)
+        return rtlink.observe_link(name)
 
     def link_names(self) -> list[str]:
         """All interfaces."""
         return sorted(p.name for p in Path("/sys/class/net").glob("*"))
 
-    def tunnel(self, name: str) -> rtnl.Tunnel | None:
+    def tunnel(self, name: str) -> rtlink.Tunnel | None:
         """A softwire device."""
-        return rtnl.observe_tunnel(name)
+        return rtlink.observe_tunnel(name)
 
     def addresses4(self, index: int) -> list[IPv4Interface]:
         """The IPv4 addresses of an interface."""
-        return [IPv4Interface((address, length)) for address, length in rtnl.addresses4(index)]
+        return [IPv4Interface((address, length)) for address, length in rtaddr.addresses4(index)]
 
     def path_mtu(self, destination: IPv6Address) -> int | None:
         """MTU of the IPv6 route; None when there is no route."""
-        return rtnl.path_mtu(destination)
+        return rtroute.path_mtu(destination)
 
     def kernel_softwire(self) -> bool:
         """True when the kernel has ip6_tunnel."""
-        return rtnl.has_ip6tnl()
+        return rtlink.has_ip6tnl()
 
     def userspace_softwire(self) -> str | None:
         """None when the userspace softwire can work, else why not."""

@@ -26,7 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "faults")]
 
 from softwirebed import FIRST, TABLE, dataplane, kernel_state, softwire_bed  # noqa: E402
 
-from b4client.dataplane import rtnl  # noqa: E402
+from b4client.dataplane import rtlink  # noqa: E402
 from b4client.dataplane.plan import Plan, plan  # noqa: E402
 from b4client.lab.netns import Namespace  # noqa: E402
 from b4client.model.settings import SoftwireSettings  # noqa: E402
@@ -113,7 +113,7 @@ def once(way: str, number: int) -> tuple[float, dict[str, Any]]:
             plane = dataplane(directory, "userspace")
             plane.prepare()
             # As the daemon has, long before: the first question loads pyroute2.
-            rtnl.observe_link("wan")
+            rtlink.observe_link("wan")
             plane.probe()
             time.sleep(0.4)
             begun = time.perf_counter()

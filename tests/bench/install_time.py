@@ -24,7 +24,7 @@ if ctypes.CDLL(None, use_errno=True).unshare(0x40000000):
 for command in ("link set lo up", "link add wan type veth peer name isp", "link set isp up",
                 "link set wan up", "addr add 2001:db8::1/64 dev wan nodad"):
     subprocess.run(["ip", *command.split()], check=True)
-from b4client.dataplane import rtnl
+from b4client.dataplane import rtlink
 from b4client.dataplane.apply import Dataplane
 from b4client.model.portset import PortSet
 from b4client.model.settings import SoftwireSettings
@@ -35,7 +35,7 @@ config = SoftwireConfig(Mode.LW4O6, "wan", IPv6Address("2001:db8::1"), IPv6Addre
 dataplane = Dataplane(SoftwireSettings(encapsulation=Encapsulation.USERSPACE),
                       state_dir=pathlib.Path(tempfile.mkdtemp(prefix="install-time")))
 dataplane.prepare()
-rtnl.observe_link("wan")  # as the daemon has, long before: the first question loads pyroute2
+rtlink.observe_link("wan")  # as the daemon has, long before: the first question loads pyroute2
 dataplane.probe()
 time.sleep(0.4)
 later = {"list_later": True} if hasattr(dataplane, "note_listing") else {}  # an older tree lists at once

@@ -13,7 +13,7 @@ import pytest
 
 from b4client.config import parse
 from b4client.dataplane.neighbours import Lan
-from b4client.dataplane.rtnl import LinkState, Tunnel
+from b4client.dataplane.rtlink import LinkState, Tunnel
 from b4client.doctor import examine, firewall, machine, network, probe, render
 from b4client.doctor.finding import Level
 from b4client.doctor.probe import Echo

@@ -15,14 +15,14 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
-from b4client.dataplane import ctdump, nft, rtnl, sysctl
+from b4client.dataplane import ctdump, netlink, nft, sysctl
 
 ROUTE_CALLS = ("link", "addr", "route", "get_links", "get_addr", "get_routes", "link_lookup")
 
 
 def netlink_error(code: int) -> Callable[[], Exception]:
     """Makes pyroute2's exception for an answer of the kernel."""
-    return lambda: rtnl._pyroute2().NetlinkError(code, os.strerror(code))
+    return lambda: netlink.pyroute2().NetlinkError(code, os.strerror(code))
 
 
 def socket_error(code: int) -> Callable[[], Exception]:
@@ -75,7 +75,7 @@ class Seam:
             return fails
 
     def __enter__(self) -> Seam:
-        real = rtnl._pyroute2()
+        real = netlink.pyroute2()
         seam = self
 
         class Route:
@@ -98,7 +98,7 @@ class Seam:
 
         pyroute2 = mock.Mock(wraps=real)
         pyroute2.IPRoute, pyroute2.NetlinkError = Route, real.NetlinkError
-        self._patches.enter_context(mock.patch.object(rtnl, "_pyroute2", return_value=pyroute2))
+        self._patches.enter_context(mock.patch.object(netlink, "pyroute2", return_value=pyroute2))
         run, write = nft.Nft.run, sysctl.write
 
         def refuse(rules: nft.Nft, what: str, text: str) -> None:
@@ -108,14 +108,14 @@ class Seam:
 
         def refuse_sysctl(path: str, value: str) -> None:
             if self._fails(f"sysctl {path}"):
-                raise rtnl.dataplane_error(f"set {path} to {value}", OSError(errno.EPERM, os.strerror(errno.EPERM)))
+                raise netlink.dataplane_error(f"set {path} to {value}", OSError(errno.EPERM, os.strerror(errno.EPERM)))
             write(path, value)
 
         entries = ctdump._entries
 
         def refuse_dump(*args: Any, **kwargs: Any) -> Any:
             if self._fails("conntrack dump"):
-                code = rtnl._code_of(self._error())
+                code = netlink.code_of(self._error())
                 raise OSError(code, os.strerror(code))
             return entries(*args, **kwargs)
 
