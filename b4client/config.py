@@ -10,15 +10,15 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 
+from b4client import configvalues as values
 from b4client.model.errors import ConfigError
 from b4client.model.maprule import DEFAULT_OFFSET_LEN, MappingRule
 from b4client.model.portset import PortSet
-from b4client.model.settings import MECHANISMS, NatTimeouts, ProtocolSettings, SoftwireSettings, StaticSoftwire
-from b4client.model.softwire import FORWARD_PROTOCOLS, Encapsulation, Mode, PortForward
+from b4client.model.settings import NatTimeouts, ProtocolSettings, SoftwireSettings, StaticSoftwire
+from b4client.model.softwire import FORWARD_PROTOCOLS, Mode, PortForward
 
 DEFAULT_CONFIG = Path("/etc/b4client.toml")
 INSTANCE_CONFIGS = Path("/etc/b4client")
@@ -34,7 +34,6 @@ IPV4_MTU_MAX = 65495
 MAX_FORWARDS = 1024
 ON_CHANGE = ("report", "move")
 """What becomes of a forward whose port cannot be had: it waits and that is reported, or takes another port."""
-INTERFACE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.:@-]{0,14}"
 MAX_RULES = 1024
 
 T = TypeVar("T")
@@ -103,253 +102,93 @@ class Config:
         return self.wan
 
 
-# ---- values: each reader takes (key, value from TOML or flag) and returns the setting or raises ConfigError
-
-
-def _kind(value: object) -> str:
-    names = {bool: "true/false", int: "a number", float: "a number", str: "text", list: "a list", dict: "a table"}
-    return names.get(type(value), type(value).__name__)
-
-
-def _boolean(key: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ConfigError(key, f"must be true or false, not {_kind(value)}")
-    return value
-
-
-def _text(key: str, value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise ConfigError(key, f"must be text in quotes, not {_kind(value) if value != '' else 'empty'}")
-    return value
-
-
-def _integer(low: int, high: int) -> Callable[[str, object], int]:
-    def read(key: str, value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ConfigError(key, f"must be a whole number from {low} to {high}, not {_kind(value)}")
-        if not low <= value <= high:
-            raise ConfigError(key, f"must be from {low} to {high}, not {value}")
-        return value
-
-    return read
-
-
-def _seconds(low: float, high: float) -> Callable[[str, object], float]:
-    def read(key: str, value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise ConfigError(key, f"must be a number of seconds from {low:g} to {high:g}, not {value!r}")
-        return float(value)
-
-    return read
-
-
-def _choice(options: tuple[str, ...]) -> Callable[[str, object], str]:
-    def read(key: str, value: object) -> str:
-        if value not in options:
-            raise ConfigError(key, f"must be one of {', '.join(options)}, not {value!r}")
-        return str(value)
-
-    return read
-
-
-def _interface(key: str, value: object) -> str:
-    """An interface name as the kernel takes it: 1..15 octets, no slash, no blank; here ASCII without quotes too."""
-    name = _text(key, value)
-    if not re.fullmatch(INTERFACE_NAME, name):
-        raise ConfigError(key, f"{name!r} is no interface name (1 to 15 letters, digits, and _ . : @ -)")
-    return name
-
-
-def _ipv6(key: str, value: object) -> IPv6Address:
-    try:
-        address = IPv6Address(_text(key, value))
-    except ValueError:
-        raise ConfigError(key, f"{value!r} is no IPv6 address") from None
-    if address.is_multicast or address.is_unspecified or address.is_loopback or address.scope_id:
-        raise ConfigError(key, f"{value} is no unicast address of one host")
-    return address
-
-
-def _ipv6_list(key: str, value: object) -> tuple[IPv6Address, ...]:
-    if not isinstance(value, list):
-        raise ConfigError(key, f"must be a list of IPv6 addresses, not {_kind(value)}")
-    return tuple(dict.fromkeys(_ipv6(f"{key}[{i}]", v) for i, v in enumerate(value)))
-
-
-def _networks(key: str, value: object) -> tuple[IPv4Network, ...]:
-    if not isinstance(value, list):
-        raise ConfigError(key, f'must be a list such as ["192.168.1.0/24"], not {_kind(value)}')
-    return tuple(_ipv4_network(f"{key}[{i}]", item) for i, item in enumerate(value))
-
-
-def _ipv4(key: str, value: object) -> IPv4Address:
-    try:
-        return IPv4Address(_text(key, value))
-    except ValueError:
-        raise ConfigError(key, f"{value!r} is no IPv4 address") from None
-
-
-def _ipv4_network(key: str, value: object) -> IPv4Network:
-    try:
-        return IPv4Network(_text(key, value))
-    except ValueError as error:
-        raise ConfigError(key, f"{value!r} is no IPv4 network: {error}") from None
-
-
-def _prefix(key: str, value: object) -> IPv6Network:
-    try:
-        return IPv6Network(_text(key, value))
-    except ValueError as error:
-        raise ConfigError(key, f"{value!r} is no IPv6 prefix: {error}") from None
-
-
-def _prefixes(key: str, value: object) -> tuple[IPv6Network, ...]:
-    if not isinstance(value, list):
-        raise ConfigError(key, f'must be a list such as ["2001:db8::/56"], not {_kind(value)}')
-    return tuple(dict.fromkeys(_prefix(f"{key}[{i}]", v) for i, v in enumerate(value)))
-
-
-def _mechanisms(key: str, value: object) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise ConfigError(key, f"must be a list of {', '.join(MECHANISMS)}, not {_kind(value)}")
-    read = _choice(MECHANISMS)
-    return tuple(dict.fromkeys(read(f"{key}[{i}]", v) for i, v in enumerate(value)))
-
-
-def _aftr(key: str, value: object) -> IPv6Address | str:
-    """The AFTR: an IPv6 address, or a host name, which is taken as absolute (RFC 6334 3)."""
-    text = _text(key, value)
-    if ":" in text:
-        return _ipv6(key, text)
-    name = text.removesuffix(".")
-    if len(name) > 253 or not all(re.fullmatch(r"[A-Za-z0-9_-]{1,63}", label) for label in name.split(".")):
-        raise ConfigError(key, f"{text!r} is neither an IPv6 address nor a host name")
-    return f"{name}."
-
-
-def _octets(low: int, high: int) -> Callable[[str, object], bytes]:
-    def read(key: str, value: object) -> bytes:
-        try:
-            octets = bytes.fromhex(re.sub(r"[:\s-]", "", _text(key, value)))
-        except ValueError:
-            raise ConfigError(key, f"{value!r} is no hexadecimal number such as 02:00:00:00:00:01") from None
-        if not low <= len(octets) <= high:
-            raise ConfigError(key, f"must have {low} to {high} octets, not {len(octets)}")
-        return octets
-
-    return read
-
-
-def _encapsulation(key: str, value: object) -> Encapsulation:
-    return Encapsulation(_choice(tuple(e.value for e in Encapsulation))(key, value))
-
-
-def _hostname(key: str, value: object) -> str:
-    name = _text(key, value)
-    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", name):
-        raise ConfigError(key, f"{name!r} is no host name (letters, digits and hyphens, at most 63)")
-    return name
-
-
-def _host(key: str, value: object) -> str:
-    try:
-        return str(ip_address(_text(key, value)))
-    except ValueError:
-        raise ConfigError(key, f"{value!r} is no IP address of this machine such as 127.0.0.1 or ::1") from None
-
-
-def _path(key: str, value: object) -> Path:
-    path = Path(_text(key, value))
-    if not path.is_absolute():
-        raise ConfigError(key, f"must be an absolute path, not {value!r}")
-    return path
-
-
 def read_forward(key: str, value: object) -> PortForward:
     """One ``[[forward]]`` table: ``protocol``, ``port``, ``to`` and optionally ``to_port`` and ``on_change``."""
     if not isinstance(value, dict):
-        raise ConfigError(key, f"must be a table with protocol, port, to, not {_kind(value)}")
+        raise ConfigError(key, f"must be a table with protocol, port, to, not {values.kind(value)}")
     _known(key, value, ("protocol", "port", "to", "to_port", "on_change"))
     for needed in ("protocol", "port", "to"):
         if needed not in value:
             raise ConfigError(f"{key}.{needed}", "is missing")
-    port = _integer(1, 65535)(f"{key}.port", value["port"])
-    to = _ipv4(f"{key}.to", value["to"])
+    port = values.integer(1, 65535)(f"{key}.port", value["port"])
+    to = values.ipv4(f"{key}.to", value["to"])
     if to.is_multicast or to.is_unspecified or to.is_loopback or to.is_link_local:
         raise ConfigError(f"{key}.to", f"{to} is no host of the LAN")
     return PortForward(
-        protocol=_choice(FORWARD_PROTOCOLS)(f"{key}.protocol", value["protocol"]),
+        protocol=values.choice(FORWARD_PROTOCOLS)(f"{key}.protocol", value["protocol"]),
         port=port,
         to=to,
-        to_port=_integer(1, 65535)(f"{key}.to_port", value.get("to_port", port)),
-        move=_choice(ON_CHANGE)(f"{key}.on_change", value.get("on_change", "report")) == "move",
+        to_port=values.integer(1, 65535)(f"{key}.to_port", value.get("to_port", port)),
+        move=values.choice(ON_CHANGE)(f"{key}.on_change", value.get("on_change", "report")) == "move",
     )
 
 
 _Reader = Callable[[str, object], object]
 
 _DHCP: dict[str, tuple[str, _Reader]] = {
-    "start_delay": ("start_delay", _boolean),
-    "psid_len_hint": ("psid_len_hint", _integer(1, 16)),
-    "prefer_shared": ("prefer_shared", _boolean),
-    "offer_window": ("offer_window_s", _seconds(0, 30)),
-    "keep_lease_without_option88": ("keep_lease_without_option88", _boolean),
-    "servers": ("servers_4o6", _ipv6_list),
-    "duid": ("duid", _octets(3, 130)),
-    "iaid": ("iaid", _integer(0, 0xFFFFFFFF)),
-    "hardware_address": ("hardware_address", _octets(6, 6)),
-    "hostname": ("hostname", _hostname),
-    "rfc8539": ("rfc8539", _choice(("auto", "on", "off"))),
-    "saddr_retry": ("saddr_retry_s", _seconds(1, 3600)),
+    "start_delay": ("start_delay", values.boolean),
+    "psid_len_hint": ("psid_len_hint", values.integer(1, 16)),
+    "prefer_shared": ("prefer_shared", values.boolean),
+    "offer_window": ("offer_window_s", values.seconds(0, 30)),
+    "keep_lease_without_option88": ("keep_lease_without_option88", values.boolean),
+    "servers": ("servers_4o6", values.ipv6_list),
+    "duid": ("duid", values.octets(3, 130)),
+    "iaid": ("iaid", values.integer(0, 0xFFFFFFFF)),
+    "hardware_address": ("hardware_address", values.octets(6, 6)),
+    "hostname": ("hostname", values.hostname),
+    "rfc8539": ("rfc8539", values.choice(("auto", "on", "off"))),
+    "saddr_retry": ("saddr_retry_s", values.seconds(1, 3600)),
 }
 _SOFTWIRE_PROTOCOL: dict[str, tuple[str, _Reader]] = {
-    "br": ("br", _ipv6),
-    "local": ("local", _ipv6),
-    "aftr": ("aftr", _aftr),
-    "interface_identifier": ("interface_identifier", _choice(("rfc7597", "draft03"))),
+    "br": ("br", values.ipv6),
+    "local": ("local", values.ipv6),
+    "aftr": ("aftr", values.aftr),
+    "interface_identifier": ("interface_identifier", values.choice(("rfc7597", "draft03"))),
 }
 _PROVISIONING: dict[str, tuple[str, _Reader]] = {
-    "mechanisms": ("mechanisms", _mechanisms),
-    "profile": ("profile", _choice(("rfc8026", "rfc8585"))),
-    "prefixes": ("prefixes", _prefixes),
+    "mechanisms": ("mechanisms", values.mechanisms),
+    "profile": ("profile", values.choice(("rfc8026", "rfc8585"))),
+    "prefixes": ("prefixes", values.prefixes),
 }
 _DHCP6: dict[str, tuple[str, _Reader]] = {
-    "mode": ("dhcp6_mode", _choice(DHCP6_MODES)),
-    "rapid_commit": ("rapid_commit", _boolean),
-    "prefix_len_hint": ("prefix_len_hint", _integer(24, 64)),
+    "mode": ("dhcp6_mode", values.choice(DHCP6_MODES)),
+    "rapid_commit": ("rapid_commit", values.boolean),
+    "prefix_len_hint": ("prefix_len_hint", values.integer(24, 64)),
 }
-_DHCP6_DAEMON: dict[str, tuple[str, _Reader]] = {"socket": ("socket", _choice(SOCKETS))}
+_DHCP6_DAEMON: dict[str, tuple[str, _Reader]] = {"socket": ("socket", values.choice(SOCKETS))}
 _SOFTWIRE: dict[str, tuple[str, _Reader]] = {
-    "device": ("device", _interface),
-    "encapsulation": ("encapsulation", _encapsulation),
-    "mtu": ("mtu", _integer(IPV4_MTU_FLOOR, IPV4_MTU_MAX)),
-    "default_route": ("default_route", _boolean),
-    "route_metric": ("route_metric", _integer(0, 0xFFFFFFFF)),
-    "lan": ("lan", _networks),
-    "accept_local": ("accept_local", _boolean),
-    "clamp_mss": ("clamp_mss", _boolean),
-    "mesh": ("mesh", _choice(("auto", "on", "off"))),
-    "prefix_lan": ("prefix_lan", _interface),
+    "device": ("device", values.interface),
+    "encapsulation": ("encapsulation", values.encapsulation),
+    "mtu": ("mtu", values.integer(IPV4_MTU_FLOOR, IPV4_MTU_MAX)),
+    "default_route": ("default_route", values.boolean),
+    "route_metric": ("route_metric", values.integer(0, 0xFFFFFFFF)),
+    "lan": ("lan", values.networks),
+    "accept_local": ("accept_local", values.boolean),
+    "clamp_mss": ("clamp_mss", values.boolean),
+    "mesh": ("mesh", values.choice(("auto", "on", "off"))),
+    "prefix_lan": ("prefix_lan", values.interface),
 }
-_TIMEOUTS: dict[str, tuple[str, _Reader]] = {f.name: (f.name, _integer(1, 86400 * 7)) for f in fields(NatTimeouts)}
+_TIMEOUTS: dict[str, tuple[str, _Reader]] = {
+    f.name: (f.name, values.integer(1, 86400 * 7)) for f in fields(NatTimeouts)
+}
 _DAEMON: dict[str, tuple[str, _Reader]] = {
-    "state_dir": ("state_dir", _path),
-    "run_dir": ("run_dir", _path),
-    "stop": ("stop", _choice(STOP_POLICIES)),
-    "log_level": ("log_level", _choice(LOG_LEVELS)),
-    "log_format": ("log_format", _choice(LOG_FORMATS)),
-    "interface_wait": ("interface_wait_s", _seconds(0, 3600)),
+    "state_dir": ("state_dir", values.path),
+    "run_dir": ("run_dir", values.path),
+    "stop": ("stop", values.choice(STOP_POLICIES)),
+    "log_level": ("log_level", values.choice(LOG_LEVELS)),
+    "log_format": ("log_format", values.choice(LOG_FORMATS)),
+    "interface_wait": ("interface_wait_s", values.seconds(0, 3600)),
 }
 _METRICS: dict[str, tuple[str, _Reader]] = {
-    "address": ("address", _host),
-    "port": ("port", _integer(0, 65535)),
-    "textfile": ("textfile", _path),
-    "textfile_interval": ("textfile_interval_s", _seconds(1, 3600)),
+    "address": ("address", values.host),
+    "port": ("port", values.integer(0, 65535)),
+    "textfile": ("textfile", values.path),
+    "textfile_interval": ("textfile_interval_s", values.seconds(1, 3600)),
 }
 _HOOKS: dict[str, tuple[str, _Reader]] = {
-    "script": ("script", _path),
-    "timeout": ("timeout_s", _seconds(0.1, 600)),
-    "dns": ("dns", _choice(DNS_WAYS)),
+    "script": ("script", values.path),
+    "timeout": ("timeout_s", values.seconds(0.1, 600)),
+    "dns": ("dns", values.choice(DNS_WAYS)),
 }
 
 
@@ -395,8 +234,8 @@ def _port_set(key: str, table: Mapping[str, object], default_offset: int) -> Por
     for needed in ("psid", "psid_len"):
         if needed not in table:
             raise ConfigError(f"{key}.{needed}", "is missing: a port set needs psid and psid_len")
-    psid = _integer(0, 0xFFFF)(f"{key}.psid", table["psid"])
-    length = _integer(1, 16)(f"{key}.psid_len", table["psid_len"])
+    psid = values.integer(0, 0xFFFF)(f"{key}.psid", table["psid"])
+    length = values.integer(1, 16)(f"{key}.psid_len", table["psid_len"])
     try:
         return PortSet(_offset(key, table, default_offset), length, psid)
     except ValueError as error:
@@ -404,12 +243,12 @@ def _port_set(key: str, table: Mapping[str, object], default_offset: int) -> Por
 
 
 def _offset(key: str, table: Mapping[str, object], default: int) -> int:
-    return _integer(0, 15)(f"{key}.offset", table.get("offset", default))
+    return values.integer(0, 15)(f"{key}.offset", table.get("offset", default))
 
 
 def _rule(key: str, value: object) -> MappingRule:
     if not isinstance(value, dict):
-        raise ConfigError(key, f"must be a table with ipv6, ipv4, ea_len, not {_kind(value)}")
+        raise ConfigError(key, f"must be a table with ipv6, ipv4, ea_len, not {values.kind(value)}")
     _known(key, value, RULE_KEYS)
     for needed in ("ipv6", "ipv4", "ea_len"):
         if needed not in value:
@@ -417,13 +256,13 @@ def _rule(key: str, value: object) -> MappingRule:
     ports = _port_set(key, value, DEFAULT_OFFSET_LEN)
     try:
         return MappingRule(
-            _prefix(f"{key}.ipv6", value["ipv6"]),
-            _ipv4_network(f"{key}.ipv4", value["ipv4"]),
-            _integer(0, 48)(f"{key}.ea_len", value["ea_len"]),
+            values.prefix(f"{key}.ipv6", value["ipv6"]),
+            values.ipv4_network(f"{key}.ipv4", value["ipv4"]),
+            values.integer(0, 48)(f"{key}.ea_len", value["ea_len"]),
             _offset(key, value, DEFAULT_OFFSET_LEN),
             0 if ports is None else ports.psid_len,
             0 if ports is None else ports.psid,
-            _boolean(f"{key}.fmr", value.get("fmr", False)),
+            values.boolean(f"{key}.fmr", value.get("fmr", False)),
         )
     except ValueError as error:
         raise ConfigError(key, str(error)) from None
@@ -433,7 +272,7 @@ def _static(table: Mapping[str, object], settings: ProtocolSettings) -> StaticSo
     """The ``[static]`` table: a softwire without DHCPv6. Raises ConfigError for what is missing or has no meaning."""
     if "mode" not in table:
         raise ConfigError("static.mode", "is missing: lw4o6, map-e or ds-lite")
-    mode = Mode(_choice(tuple(m.value for m in Mode))("static.mode", table["mode"]))
+    mode = Mode(values.choice(tuple(m.value for m in Mode))("static.mode", table["mode"]))
     _known("static", table, ("mode", *STATIC_KEYS[mode]))
     if mode is Mode.DS_LITE:
         if settings.aftr is None and settings.br is None:
@@ -448,9 +287,9 @@ def _static(table: Mapping[str, object], settings: ProtocolSettings) -> StaticSo
         return StaticSoftwire(mode, rules=tuple(_rule(f"static.rule[{i}]", item) for i, item in enumerate(rules)))
     if "ipv4" not in table:
         raise ConfigError("static.ipv4", "is missing: the public IPv4 address")
-    static = StaticSoftwire(mode, _ipv4("static.ipv4", table["ipv4"]), _port_set("static", table, 0))
+    static = StaticSoftwire(mode, values.ipv4("static.ipv4", table["ipv4"]), _port_set("static", table, 0))
     if "bind_prefix" in table:
-        static = replace(static, bind_prefix=_prefix("static.bind_prefix", table["bind_prefix"]))
+        static = replace(static, bind_prefix=values.prefix("static.bind_prefix", table["bind_prefix"]))
     return static
 
 
@@ -474,7 +313,7 @@ def _apply(settings: T, section: str, table: Mapping[str, object], readers: dict
 def _table(document: Mapping[str, object], name: str) -> Mapping[str, object]:
     table = document.get(name, {})
     if not isinstance(table, dict):
-        raise ConfigError(name, f"must be a table ([{name}]), not {_kind(table)}")
+        raise ConfigError(name, f"must be a table ([{name}]), not {values.kind(table)}")
     return table
 
 
@@ -530,7 +369,7 @@ def parse(document: Mapping[str, object]) -> Config:
         protocol = replace(protocol, static=_static(_table(document, "static"), protocol))
     realised = _apply(SoftwireSettings(), "softwire", softwire, _SOFTWIRE)
     realised = replace(realised, forwards=forwards, timeouts=_apply(NatTimeouts(), "nat.timeouts", timeouts, _TIMEOUTS))
-    interface = _interface("wan.interface", wan["interface"])
+    interface = values.interface("wan.interface", wan["interface"])
     if realised.device == interface:
         raise ConfigError("softwire.device", f"{interface!r} is the WAN: the softwire needs a name of its own")
     if realised.prefix_lan in (interface, realised.device):
@@ -548,7 +387,7 @@ def parse(document: Mapping[str, object]) -> Config:
 
 def _default_file(wan: object) -> Path | None:
     candidates = [DEFAULT_CONFIG]
-    if isinstance(wan, str) and re.fullmatch(INTERFACE_NAME, wan):
+    if isinstance(wan, str) and re.fullmatch(values.INTERFACE_NAME, wan):
         candidates.insert(0, INSTANCE_CONFIGS / f"{wan}.toml")
     return next((file for file in candidates if file.is_file()), None)
 

@@ -23,7 +23,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from b4client import cli, config  # noqa: E402 - of this checkout, whatever is installed
+from b4client import cli, config, configvalues  # noqa: E402 - of this checkout, whatever is installed
 from b4client.dataplane.ruleset import COUNTERS as DATAPLANE_COUNTERS  # noqa: E402
 from b4client.model.maprule import DEFAULT_OFFSET_LEN  # noqa: E402
 from b4client.model.settings import ANY_PREFIX, MECHANISMS  # noqa: E402
@@ -128,38 +128,38 @@ class Key:
 
 
 def takes(reader: Callable[[str, object], object]) -> str:
-    """What a reader of config.py accepts, in words. Raises SystemExit for one that this script does not know."""
+    """What a reader of configvalues.py accepts, in words. Raises SystemExit for one that this script does not know."""
     name = reader.__qualname__.split(".")[0]
     inside = dict(zip(reader.__code__.co_freevars, (c.cell_contents for c in reader.__closure__ or ()), strict=True))
-    if name == "_integer":
+    if name == "integer":
         return f"whole number, {inside['low']} to {inside['high']}"
-    if name == "_seconds":
+    if name == "seconds":
         return f"seconds, {inside['low']:g} to {inside['high']:g}"
-    if name == "_choice":
+    if name == "choice":
         return " | ".join(f'"{option}"' for option in inside["options"])
-    if name == "_octets":
+    if name == "octets":
         low, high = inside["low"], inside["high"]
         return f"hexadecimal, {low if low == high else f'{low} to {high}'} octets"
     plain = {
-        "_boolean": "true | false",
-        "_text": "text",
-        "_interface": "interface name",
-        "_ipv6": "IPv6 address",
-        "_ipv6_list": "list of IPv6 addresses",
-        "_networks": "list of IPv4 networks",
-        "_hostname": "host name",
-        "_host": "IP address",
-        "_path": "absolute path",
-        "_ipv4": "IPv4 address",
-        "_ipv4_network": "IPv4 network",
-        "_prefix": "IPv6 prefix",
-        "_prefixes": "list of IPv6 prefixes",
-        "_mechanisms": "list of " + ", ".join(f'"{mechanism}"' for mechanism in MECHANISMS),
-        "_aftr": "IPv6 address or host name",
-        "_encapsulation": " | ".join(f'"{e.value}"' for e in Encapsulation),
+        "boolean": "true | false",
+        "text": "text",
+        "interface": "interface name",
+        "ipv6": "IPv6 address",
+        "ipv6_list": "list of IPv6 addresses",
+        "networks": "list of IPv4 networks",
+        "hostname": "host name",
+        "host": "IP address",
+        "path": "absolute path",
+        "ipv4": "IPv4 address",
+        "ipv4_network": "IPv4 network",
+        "prefix": "IPv6 prefix",
+        "prefixes": "list of IPv6 prefixes",
+        "mechanisms": "list of " + ", ".join(f'"{mechanism}"' for mechanism in MECHANISMS),
+        "aftr": "IPv6 address or host name",
+        "encapsulation": " | ".join(f'"{e.value}"' for e in Encapsulation),
     }
     if name not in plain:
-        raise SystemExit(f"config.{name}: say in takes() of {Path(__file__).name} what it accepts")
+        raise SystemExit(f"configvalues.{name}: say in takes() of {Path(__file__).name} what it accepts")
     return plain[name]
 
 
@@ -203,24 +203,24 @@ def tables() -> Iterator[tuple[str, dict[str, Any]]]:
 def written_tables() -> dict[str, dict[str, tuple[Callable[[str, object], object], str | None]]]:
     """Section -> key -> (reader, default) of what config.py reads without a table. Raises SystemExit for a key of
     [static] or [[static.rule]] that is not here."""
-    port = config._integer(1, 65535)
-    psid, psid_len, offset = config._integer(0, 0xFFFF), config._integer(1, 16), config._integer(0, 15)
+    port = configvalues.integer(1, 65535)
+    psid, psid_len, offset = configvalues.integer(0, 0xFFFF), configvalues.integer(1, 16), configvalues.integer(0, 15)
     static: dict[str, tuple[Callable[[str, object], object], str | None]] = {
-        "mode": (config._choice(tuple(mode.value for mode in Mode)), None),
-        "ipv4": (config._ipv4, None),
+        "mode": (configvalues.choice(tuple(mode.value for mode in Mode)), None),
+        "ipv4": (configvalues.ipv4, None),
         "psid": (psid, None),
         "psid_len": (psid_len, None),
         "offset": (offset, "0"),
-        "bind_prefix": (config._prefix, show(str(ANY_PREFIX))),
+        "bind_prefix": (configvalues.prefix, show(str(ANY_PREFIX))),
     }
     rule: dict[str, tuple[Callable[[str, object], object], str | None]] = {
-        "ipv6": (config._prefix, None),
-        "ipv4": (config._ipv4_network, None),
-        "ea_len": (config._integer(0, 48), None),
+        "ipv6": (configvalues.prefix, None),
+        "ipv4": (configvalues.ipv4_network, None),
+        "ea_len": (configvalues.integer(0, 48), None),
         "offset": (offset, show(DEFAULT_OFFSET_LEN)),
         "psid": (psid, None),
         "psid_len": (psid_len, None),
-        "fmr": (config._boolean, "false"),
+        "fmr": (configvalues.boolean, "false"),
     }
     known = {"mode", *(key for mode in config.STATIC_KEYS.values() for key in mode)} - {"rule"}
     for section, table, read in (("static", static, known), ("static.rule", rule, set(config.RULE_KEYS))):
@@ -231,11 +231,11 @@ def written_tables() -> dict[str, dict[str, tuple[Callable[[str, object], object
         "static": static,
         "static.rule": rule,
         "forward": {
-            "protocol": (config._choice(config.FORWARD_PROTOCOLS), None),
+            "protocol": (configvalues.choice(config.FORWARD_PROTOCOLS), None),
             "port": (port, None),
-            "to": (config._ipv4, None),
+            "to": (configvalues.ipv4, None),
             "to_port": (port, None),
-            "on_change": (config._choice(config.ON_CHANGE), show("report")),
+            "on_change": (configvalues.choice(config.ON_CHANGE), show("report")),
         },
     }
 
@@ -256,7 +256,7 @@ def keys() -> list[Key]:
         order = places if section != "nat.timeouts" else [made.softwire.timeouts]
         return next((show(getattr(place, attribute)) for place in order if hasattr(place, attribute)), None)
 
-    result = [Key("wan", "interface", takes(config._interface), None, text("wan.interface"))]
+    result = [Key("wan", "interface", takes(configvalues.interface), None, text("wan.interface"))]
     for section, table in tables():
         for name, (attribute, reader) in table.items():
             result.append(Key(section, name, takes(reader), default(section, attribute), text(f"{section}.{name}")))
