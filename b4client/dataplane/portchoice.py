@@ -63,6 +63,11 @@ class PortChoice:
         return chunks(self.ranges or ())
 
     @property
+    def _mapped(self) -> tuple[PortRange, ...]:
+        """What a flow is led to by its hash."""
+        return self._chunks if self._recirculates else self.ranges or ()
+
+    @property
     def _tries(self) -> int:
         return min(len(self._chunks), MAX_TRIES)
 
@@ -81,11 +86,10 @@ class PortChoice:
         if not self.ranges:
             return []
         lines = []
-        if self._recirculates and len(self._chunks) > 1:
+        n = len(self._mapped)
+        if n > 1:
             # A hash plus the number of the try runs past the last chunk: then it starts again at the first.
-            lines += self._map(self._chunks, len(self._chunks) + self._tries - 1)
-        elif len(self.ranges) > 1:
-            lines += self._map(self.ranges, len(self.ranges))
+            lines += self._map(n + self._tries - 1 if self._recirculates else n, n)
         if len(self.ranges) > 1:
             lines += [
                 "  set udp_tried {",
@@ -102,16 +106,30 @@ class PortChoice:
             ]
         return lines
 
-    def _map(self, ranges: tuple[PortRange, ...], count: int) -> list[str]:
-        texts = [f"{self.address} . {r.first}-{r.last}" for r in ranges]
-        elements = ", ".join(f"{i} : {texts[i % len(texts)]}" for i in range(count))
+    def _map(self, count: int, targets: int) -> list[str]:
+        # A map to address and range would need no chains, but nft 1.0.6 lists one as what it cannot read: whoever keeps
+        # a listing for the next boot would boot without a firewall.
+        elements = ", ".join(f"{i} : goto range_{i % targets}" for i in range(count))
         return [
             "  map ranges {",
-            "    typeof numgen inc mod 2 : interval ip daddr . th dport",
-            "    flags interval",
+            "    typeof numgen inc mod 2 : verdict",
             f"    elements = {{ {elements} }}",
             "  }",
         ]
+
+    def _range_chains(self) -> list[str]:
+        """One chain for each range that the map leads to: a new flow gets a port of it, or none."""
+        targets = self._mapped
+        if len(targets) < 2:
+            return []
+        lines = ["  # one range each; dropped when all of it is in use towards the flow's destination"]
+        for i, piece in enumerate(targets):
+            lines += [
+                f"  chain range_{i} {{",
+                f"    meta l4proto {TRANSLATED} snat ip to {self.address}:{piece}",
+                "  }",
+            ]
+        return lines
 
     # ---- copies that come back from the loop
 
@@ -211,6 +229,7 @@ class PortChoice:
             *self._once(),
             "    counter name out_drop drop",
             "  }",
+            *self._range_chains(),
             *self._try_chains(),
         ]
 
@@ -222,14 +241,14 @@ class PortChoice:
             return []
         if len(self.ranges) == 1:
             return [f"    {everything} snat ip to {self.address}:{self.ranges[0]}"]
-        n = len(self._chunks if self._recirculates else self.ranges)
+        n = len(self._mapped)
         tried = "ip saddr . th sport . ip daddr . th dport"
         return [
             "    # UDP: the same inner endpoint keeps its outer port; "
             "when that range is full a second try goes elsewhere",
             f"    meta l4proto {{ udp, udplite }} {tried} != @udp_tried add @udp_tried {{ {tried} }} "
-            f"snat ip to jhash ip saddr . th sport mod {n} seed {HASH_SEED:#x} map @ranges",
-            f"    {everything} snat ip to numgen random mod {n} map @ranges",
+            f"jhash ip saddr . th sport mod {n} seed {HASH_SEED:#x} vmap @ranges",
+            f"    {everything} numgen random mod {n} vmap @ranges",
         ]
 
     def _recirculate(self) -> list[str]:
@@ -270,12 +289,12 @@ class PortChoice:
         chunks_ = self._chunks
         n = len(chunks_)
         for i in numbers:
+            offset = f" offset {i}" if i else ""
             if n == 1:
-                target = f"{self.address}:{chunks_[0]}"
+                choice = f"meta l4proto {RETRIED} snat ip to {self.address}:{chunks_[0]}"
             else:
-                offset = f" offset {i}" if i else ""
-                target = f"jhash ip saddr . th sport mod {n} seed {HASH_SEED:#x}{offset} map @ranges"
-            lines += [f"  chain try_{i} {{", f"    meta l4proto {RETRIED} snat ip to {target}", "  }"]
+                choice = f"jhash ip saddr . th sport mod {n} seed {HASH_SEED:#x}{offset} vmap @ranges"
+            lines += [f"  chain try_{i} {{", f"    {choice}", "  }"]
         return lines
 
 

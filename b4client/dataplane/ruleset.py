@@ -1,7 +1,7 @@
 """The nft ruleset of a softwire, as text: filter, port forwards, source NAT into the port set, guard. Pure.
 
-Text and not JSON: libnftables 1.0.6 crashes on a JSON named map of address and port ranges, and the daemon with it. The
-text is made of validated values only: addresses, integers, interface names.
+Text and not JSON: libnftables 1.0.6 refuses in JSON a map that is indexed by an expression. The text is made of
+validated values only: addresses, integers, interface names.
 
 Which ports. A new flow gets its port from conntrack, from one range of the set: the range that its inner endpoint
 hashes to, so that one socket keeps one outer port towards all peers as far as that range has room (RFC 4787 REQ-1).
