@@ -178,11 +178,12 @@ def _run(args: argparse.Namespace) -> int:
             f"missing privileges: {', '.join(missing)}",
             remedy="Run as root, or give these capabilities (setpriv, systemd AmbientCapabilities).",
         )
-    import asyncio
-
-    from b4client.daemon import allocator, logs
+    from b4client.daemon import allocator, lean, logs
 
     allocator.spare()
+    lean.leave_out_openssl()
+    import asyncio
+
     from b4client.daemon.loop import Daemon
 
     logs.setup(config.daemon.log_level, config.daemon.log_format, journal="JOURNAL_STREAM" in os.environ)
