@@ -75,11 +75,13 @@ class Device:
             undo.add("tunnel", partial(rtlink.delete_link, self.name))
             rtlink.create_ip6tnl(self.name, wan_index, link.local, link.remote, link.mtu)
             return True
-        if (present.local, present.remote) == (link.local, link.remote):
+        # A WAN that went and came again (a PPP session) has another index; beside other uplinks the tunnel needs it.
+        if (present.local, present.remote, present.over) == (link.local, link.remote, wan_index):
             return False
         rtlink.change_ip6tnl(self.name, wan_index, link.local, link.remote)
         if present.local is not None and present.remote is not None:
-            undo.add("tunnel", partial(rtlink.change_ip6tnl, self.name, wan_index, present.local, present.remote))
+            old = present.over or wan_index
+            undo.add("tunnel", partial(rtlink.change_ip6tnl, self.name, old, present.local, present.remote))
         return True
 
     def _ensure_userspace(self, link: LinkPlan, _: int, present: rtlink.Tunnel | None, undo: Undo) -> bool:

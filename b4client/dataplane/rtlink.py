@@ -42,7 +42,8 @@ class LinkState:
 
 @dataclass(frozen=True, slots=True)
 class Tunnel:
-    """A softwire device as the kernel has it; ``local`` and ``remote`` only for ip6tnl."""
+    """A softwire device as the kernel has it; ``local``, ``remote`` and ``over`` (the index of the interface that it
+    sends by) only for ip6tnl."""
 
     index: int
     kind: str | None
@@ -52,6 +53,7 @@ class Tunnel:
     remote: IPv6Address | None
     ours: bool
     """True when its parameters (protocol, encapsulation limit, hop limit) are those that we set."""
+    over: int | None = None
     rx_packets: int = 0
     tx_packets: int = 0
     rx_bytes: int = 0
@@ -110,12 +112,13 @@ def observe_tunnel(name: str) -> Tunnel | None:
     if message is None:
         return None
     kind = _kind(message)
-    local = remote = None
+    local = remote = over = None
     ours = kind == "tun"
     if kind == "ip6tnl":
         data = message.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA")
         local = IPv6Address(data.get_attr("IFLA_IP6TNL_LOCAL"))
         remote = IPv6Address(data.get_attr("IFLA_IP6TNL_REMOTE"))
+        over = data.get_attr("IFLA_IP6TNL_LINK")
         flags = data.get_attr("IFLA_IP6TNL_FLAGS") or 0
         ours = (
             data.get_attr("IFLA_IP6TNL_PROTO") == NEXT_HEADER_IPIP
@@ -131,6 +134,7 @@ def observe_tunnel(name: str) -> Tunnel | None:
         local=local,
         remote=remote,
         ours=ours,
+        over=over,
         **{key: int(stats.get(key, 0)) for key in ("rx_packets", "tx_packets", "rx_bytes", "tx_bytes")},
     )
 

@@ -51,19 +51,16 @@ def wan_address(address: IPv6Interface) -> list[str]:
 
 def set_up_isp(namespace: Namespace, address: IPv6Interface) -> None:
     """The router between access network (``address``) and lwAFTR; the DHCP servers live here."""
+    namespace.sysctl({"ipv6/conf/all/forwarding": 1})
+    open_access(namespace, address)
+    ip_batch(namespace.name, [LO_UP, f"addr add {ISP_CORE} dev core nodad", "link set core up"])
+
+
+def open_access(namespace: Namespace, address: IPv6Interface) -> None:
+    """The router's end of the access network."""
     # One link-local address only: Kea opens a socket for each, and would answer a multicast once per socket.
-    namespace.sysctl({"ipv6/conf/all/forwarding": 1, "ipv6/conf/wan/addr_gen_mode": 1})
-    ip_batch(
-        namespace.name,
-        [
-            LO_UP,
-            f"addr add {KEA_IPV4}/32 dev wan",
-            *isp_wan_addresses(address),
-            f"addr add {ISP_CORE} dev core nodad",
-            "link set wan up",
-            "link set core up",
-        ],
-    )
+    namespace.sysctl({"ipv6/conf/wan/addr_gen_mode": 1})
+    ip_batch(namespace.name, [f"addr add {KEA_IPV4}/32 dev wan", *isp_wan_addresses(address), "link set wan up"])
 
 
 def isp_wan_addresses(address: IPv6Interface) -> list[str]:

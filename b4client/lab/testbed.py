@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from b4client import api
 from b4client.lab.binding import Binding
-from b4client.lab.cable import Veth
+from b4client.lab.cable import Veth, lay
 from b4client.lab.capture import Capture
 from b4client.lab.kea import Kea, KeaPlace, KeaSettings
 from b4client.lab.lwaftr import Lwaftr, LwaftrPlace
@@ -36,6 +36,7 @@ from b4client.lab.nodes import (
     POOL,
     SERVER,
     isp_wan_addresses,
+    open_access,
     set_up_line,
     wan_address,
 )
@@ -216,6 +217,15 @@ class Testbed:
     def plug_cable(self) -> None:
         """Give the carrier back, and what IPv6 both ends have lost (the ISP's end was down as a whole)."""
         ip_batch(self.isp.name, ["link set wan up", *isp_wan_addresses(ISP_WAN)])
+        self.give_wan_address()
+
+    def replace_wan(self) -> None:
+        """Lay the WAN's cable anew, as when a modem or a PPP session comes again: both ends are other interfaces then.
+        Kea knows only the old one: restart it."""
+        ip("-n", self.cpe.name, "link", "del", "wan")
+        lay([cable for cable in CABLES if cable.a == ("cpe", "wan")], self.nodes)
+        open_access(self.isp, ISP_WAN)
+        ip("-n", self.cpe.name, "link", "set", "wan", "up")
         self.give_wan_address()
 
     def capture(self, node: str, interface: str, file: Path, expression: str = "") -> Capture:

@@ -104,6 +104,23 @@ def test_kea_away_until_the_lease_has_run_out(
         comes_back(testbed)
 
 
+@pytest.mark.slow  # for the retransmissions that no server answers
+def test_the_wan_comes_again_as_another_interface(testbed: Testbed, client_in: Callable[..., Client]) -> None:
+    """As a PPP session or a modem does: another index. The softwire follows, also while no server answers."""
+    client = client_in(testbed)
+    client.start()
+    before = client.wait_bound()
+    with Server(testbed.srv):
+        assert traffic_flows(testbed)
+        testbed.kea.stop()
+        testbed.replace_wan()
+        comes_back(testbed, 15)
+        testbed.kea.start(testbed.settings.kea)
+        after = client.wait_bound(60)
+        comes_back(testbed)
+        assert after["lease"]["address"] == before["lease"]["address"]
+
+
 def test_cable_pulled_and_plugged(testbed: Testbed, client_in: Callable[..., Client]) -> None:
     client = client_in(testbed)
     client.start()
