@@ -293,24 +293,24 @@ class Daemon:
                 self._report(effect)
 
     def _send(self, effect: effects.Send) -> None:
+        if (reason := self._try_to_send(effect)) is not None:
+            self.post(events.SendFailed(reason))
+
+    async def _send_later(self, effect: effects.Send) -> None:
+        """In the worker thread: between the changes that were asked for before and after it."""
+        reason = await self.in_worker(lambda: self._try_to_send(effect))
+        if reason is not None:
+            self.post(events.SendFailed(reason))
+
+    def _try_to_send(self, effect: effects.Send) -> str | None:
+        """Why it could not be sent; None when it was."""
         try:
             if self._socket is None:
                 raise OSError(0, "the WAN interface is gone")
             self._socket.send(effect.data, effect.destination, effect.source)
         except OSError as error:
-            self.post(events.SendFailed(f"{effect.destination}: {error.strerror}"))
-
-    async def _send_later(self, effect: effects.Send) -> None:
-        """In the worker thread: between the changes that were asked for before and after it."""
-        await self.in_worker(lambda: self._send_now(effect))
-
-    def _send_now(self, effect: effects.Send) -> None:
-        try:
-            if self._socket is not None:
-                self._socket.send(effect.data, effect.destination, effect.source)
-        except OSError as error:
-            failed = events.SendFailed(f"{effect.destination}: {error.strerror}")
-            self.loop.call_soon_threadsafe(self.post, failed)
+            return f"{effect.destination}: {error.strerror}"
+        return None
 
     def _received(self, data: bytes, source: IPv6Address) -> None:
         self.post(events.DatagramReceived(data, source))

@@ -230,8 +230,9 @@ class Dataplane:
         address = target.wan_address
         if address is None or rtaddr.has_address6(wan_index, address):
             return False
-        memory.wan, memory.wan_addresses = target.wan, [*memory.wan_addresses, str(address)]
-        self._file.save(memory)
+        if str(address) not in memory.wan_addresses:
+            memory.wan, memory.wan_addresses = target.wan, [*memory.wan_addresses, str(address)]
+            self._file.save(memory)
         undo.add("softwire address", partial(rtaddr.delete_address6, target.wan, address))
         rtaddr.add_address6(target.wan, address)
         return True
@@ -270,8 +271,8 @@ class Dataplane:
         return changed
 
     def _follow_routes(self, target: Plan, memory: Memory, undo: Undo) -> bool:
-        tunnel = rtlink.observe_tunnel(self._device)
-        return tunnel is not None and self._route(target, tunnel.index, memory, undo)
+        index = netlink.lookup(self._device)
+        return index is not None and self._route(target, index, memory, undo)
 
     def _settle(self, target: Plan, config: SoftwireConfig, nat_problem: str | None, memory: Memory) -> bool:
         """What only goes once the new state stands: old NAT entries, old addresses, a loop that is no longer used."""
