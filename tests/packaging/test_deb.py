@@ -84,6 +84,14 @@ def test_it_depends_on_what_it_imports(deb: Path) -> None:
 
 # ---- in a fresh Debian
 
+READ_BACK = """
+from b4client.dataplane.nft import Nft, essence
+rules = Nft()
+first = essence(rules.list_rules("ip", "b4client_b4"))
+rules.run("read the listing back", "delete table ip b4client_b4" + chr(10) + first)
+print("0 : goto range_0" in first, essence(rules.list_rules("ip", "b4client_b4")) == first)
+"""
+
 
 @pytest.fixture(params=["bookworm", "trixie"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[debroot.Root]:
@@ -150,6 +158,9 @@ def test_whole_life_in_a_fresh_debian(root: debroot.Root, deb: Path, tmp_path: P
         assert ports is not None
         assert server.seen
         assert {seen.port for seen in server.seen if seen.port is None or seen.port not in ports} == set()
+
+    # This Debian's nftables reads its own listing of our table.
+    assert root.run("python3", "-c", READ_BACK) == "True True\n"
 
     # Upgrade: the maintainer script restarts the daemon; not one packet is lost meanwhile.
     old = root.read("/daemon.pid")

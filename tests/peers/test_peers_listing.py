@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from softwirebed import FIRST, TABLE, dataplane, softwire_bed
 
+from b4client.dataplane.nft import essence
 from b4client.dataplane.plan import plan
 from b4client.lab.netns import Namespace
 from b4client.model.portset import PortSet
@@ -19,8 +20,7 @@ SETS = {"one range": PortSet(0, 8, 3), "15 ranges": PortSet(4, 8, 3), "63 ranges
 
 
 def listing(namespace: Namespace) -> str:
-    text = namespace.run("nft", "-s", "list", "table", "ip", TABLE).stdout
-    return re.sub(r"\t\telements = \{[^}]*\}\n", "", text)
+    return essence(namespace.run("nft", "-s", "list", "table", "ip", TABLE).stdout)
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -37,6 +37,7 @@ def test_listing_read_back_is_equal(name: str, tmp_path: Path) -> None:
             assert first.startswith(f"table ip {TABLE} {{")
             namespace.run("nft", "-f", "-", text=f"delete table ip {TABLE}\n{first}")
             assert listing(namespace) == first
+            assert ("0 : goto range_0" in first) == (SETS[name] is not None)
             target = plan(config, SoftwireSettings(), encapsulation=Encapsulation.USERSPACE, path_mtu=1500)
             sent = set(re.findall(r"^\s*chain (\w+)", target.ruleset, re.MULTILINE))
             assert sent
