@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import logging
 import os
 import random
 import subprocess
@@ -70,6 +71,7 @@ def main() -> int:
     """Entry point."""
     import fuzztargets
 
+    logging.disable(logging.CRITICAL)  # what is said of a damaged lease file, ten million times
     names = list(fuzztargets.targets(Path()))
     parser = argparse.ArgumentParser(description="fuzz the parsers")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(names)} (default: all)")
