@@ -5,12 +5,17 @@ The driver is the real one; its clock and its timer are put in another gear wher
 
 from __future__ import annotations
 
-import asyncio
 import sys
-import time
-from collections.abc import Callable
 
-from b4client.daemon import clock
+from b4client.daemon import lean
+
+lean.leave_out_openssl()  # as ``b4client run`` does, before what would load it
+
+import asyncio  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+
+from b4client.daemon import clock  # noqa: E402
 
 
 def speed_up(factor: float) -> None:
