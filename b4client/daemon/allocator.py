@@ -1,7 +1,7 @@
 """The C library's memory: a daemon that mostly sleeps gives back what it does not need.
 
-Measured with tests/bench/startup.py: 47.6 MB resident once bound as glibc comes, 44.3 MB like this. Nothing here is so
-busy with memory that one arena for its two threads would slow it down.
+Measured with tests/bench/startup.py, in the same turn: 47.6 MB resident once bound as glibc comes, 44.3 MB like this
+(with OpenSSL, see ``lean``). Nothing here is so busy with memory that one arena for its two threads would slow it down.
 """
 
 from __future__ import annotations
