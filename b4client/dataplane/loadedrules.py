@@ -7,9 +7,9 @@ from contextlib import suppress
 from functools import partial
 
 from b4client.dataplane.memory import Memory, digest
-from b4client.dataplane.nft import Nft, essence
+from b4client.dataplane.nft import Nft, counters, essence
 from b4client.dataplane.plan import Plan
-from b4client.dataplane.ruleset import own_tables
+from b4client.dataplane.ruleset import going_on, own_tables, table_name
 from b4client.dataplane.undo import Undo
 from b4client.model.errors import DataplaneError
 
@@ -38,12 +38,13 @@ class LoadedRules:
         return set(tables) <= self.nft.tables()
 
     def load(self, target: Plan, memory: Memory, undo: Undo) -> bool:
-        """Load the ruleset unless it is there unchanged; True when it was loaded."""
+        """Load the ruleset unless it is there unchanged; True when it was loaded. Named counters go on counting."""
         old = memory.ruleset
         if old == target.ruleset and memory.listing and memory.listing == self._listing(target.tables):
             return False
         existed = self.present(target.tables)
-        self.nft.run("load the NAT rules", target.ruleset)
+        counted = counters(self.nft.list_counters("ip", table_name(self._device))) if existed else {}
+        self.nft.run("load the NAT rules", going_on(target.ruleset, counted))
         if existed and old:
             undo.add("NAT rules", partial(self.nft.run, "bring back the NAT rules", old))
         else:

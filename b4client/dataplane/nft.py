@@ -53,6 +53,10 @@ class Nft:
         """The objects of one table as libnftables' JSON has them; None when there is no such table."""
         return self._list(f"table {family} {name}")
 
+    def list_counters(self, family: str, name: str) -> list[dict[str, Any]] | None:
+        """The named counters of one table, as ``counters`` reads them; None when there is no such table."""
+        return self._list(f"counters table {family} {name}")
+
     def list_ruleset(self) -> list[dict[str, Any]]:
         """The objects of all tables, everybody's."""
         return self._list("ruleset") or []

@@ -14,6 +14,7 @@ constant cost.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
 
 from b4client.dataplane.dslite import dslite_ruleset
@@ -56,6 +57,17 @@ def table_name(device: str) -> str:
 def own_tables(device: str) -> tuple[tuple[str, str], ...]:
     """(family, name) of the nft tables of a softwire device."""
     return tuple((family, table_name(device)) for family in ("ip", "arp", "ip6"))
+
+
+def going_on(text: str, counts: Mapping[str, Mapping[str, int]]) -> str:
+    """The ruleset ``text`` with counters that go on from ``counts`` ({name: {"packets": n, "bytes": n}}) where they are
+    known."""
+
+    def declared(match: re.Match[str]) -> str:
+        known = counts.get(match[1])
+        return f"  counter {match[1]} {{ packets {known['packets']} bytes {known['bytes']} }}" if known else match[0]
+
+    return re.sub(r"^  counter (\w+) \{ \}$", declared, text, flags=re.MULTILINE)
 
 
 def _in_set(field: str, ports: PortSet | None) -> str:

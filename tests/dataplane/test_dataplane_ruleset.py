@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from b4client.dataplane.nft import essence
 from b4client.dataplane.plan import NOT_SHARED, ONE_TRY, RECIRCULATION, Plan, plan
-from b4client.dataplane.ruleset import COUNTERS
+from b4client.dataplane.ruleset import COUNTERS, going_on
 from b4client.model.portset import PortSet
 from b4client.model.settings import SoftwireSettings
 from b4client.model.softwire import Encapsulation, Mode, PortForward, SoftwireConfig
@@ -151,6 +151,14 @@ def test_every_counter_is_declared_and_used() -> None:
     settings = SoftwireSettings(lan=(IPv4Network("192.168.1.0/24"),), accept_local=False)
     text = plan_of(PortSet(4, 8, 0x34), settings=settings).ruleset
     assert set(re.findall(r"counter name (\w+)", text)) == set(re.findall(r"counter (\w+) { }", text)) == set(COUNTERS)
+
+
+def test_counters_go_on() -> None:
+    text = plan_of(PortSet(4, 8, 0x34)).ruleset
+    assert going_on(text, {}) == text
+    known = {"in_drop": {"packets": 7, "bytes": 420}, "somebody_elses": {"packets": 1, "bytes": 1}}
+    assert going_on(text, known) == text.replace("counter in_drop { }", "counter in_drop { packets 7 bytes 420 }")
+    assert "counter out_drop { }" in going_on(text, known)
 
 
 def test_forwarded_port_is_nobody_elses() -> None:
