@@ -71,7 +71,13 @@ def networkd(testbed: Testbed, tmp_path: Path) -> Iterator[Callable[[dict[str, s
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             (directory / name).write_text(text)
         command = ("unshare", "--mount", "sh", "-c", ENTER, "sh", str(directory))
-        started.append(testbed.cpe.start(*command, log=log, env={**os.environ, "SYSTEMD_LOG_TARGET": "console"}))
+        environment = {
+            **os.environ,
+            "SYSTEMD_LOG_TARGET": "console",
+            # From systemd 256 on its DHCP server waits for a service of its own to say so.
+            "SYSTEMD_NETWORK_PERSISTENT_STORAGE_READY": "1",
+        }
+        started.append(testbed.cpe.start(*command, log=log, env=environment))
 
     yield start
     for process in started:
