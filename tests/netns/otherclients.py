@@ -108,6 +108,9 @@ def networkd(testbed: Testbed, directory: Path) -> Iterator[OtherClient]:
         "mount -o remount,ro /sys && mount -t tmpfs none /run && "
         "mkdir -p /run/systemd/network /run/systemd/netif/links /run/systemd/netif/leases && "
         f"cp {directory}/wan.network /run/systemd/network/ && "
+        # Its newer versions take away routes that others have made.
+        "mkdir /run/systemd/networkd.conf.d && "
+        "printf '[Network]\\nManageForeignRoutes=no\\n' >/run/systemd/networkd.conf.d/routes.conf && "
         "chown -R systemd-network: /run/systemd/netif && mount -t tmpfs none /etc/systemd/network && "
         f"SYSTEMD_LOG_LEVEL=debug SYSTEMD_LOG_TARGET=console exec {program}"
     )

@@ -84,11 +84,16 @@ def test_a_life_without_root(
     node = tmp_path / "tun"
     os.mknod(node, 0o666 | stat.S_IFCHR, os.makedev(10, 200))
     node.chmod(0o666)
+    # Nor can everybody look into a checkout in root's home.
+    project, seen = Path(__file__).resolve().parents[2], nobodys_directory / "project"
+    seen.mkdir()
+    python, *arguments = Client._argv("run", "--wan", "wan", "--encapsulation", encapsulation, "--no-start-delay")
+    places = f"mount --bind {node} /dev/net/tun && mount --bind {project} {seen} && cd {seen}"
     process = testbed.cpe.start(
-        *("sh", "-c", f'mount --bind {node} /dev/net/tun; exec "$@"', "sh"),
+        *("sh", "-c", f'{places} && exec "$@"', "sh"),
         *("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--no-new-privs"),
         *("--bounding-set", f"-all,{caps}", "--inh-caps", f"-all,{caps}", "--ambient-caps", f"-all,{caps}"),
-        *Client._argv("run", "--wan", "wan", "--encapsulation", encapsulation, "--no-start-delay"),
+        *(python.replace(str(project), str(seen), 1), *arguments),
         *("--state-dir", str(nobodys_directory / "state"), "--run-dir", str(client.run_dir)),
         log=nobodys_directory / "log",
     )
