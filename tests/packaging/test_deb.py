@@ -128,7 +128,8 @@ def test_whole_life_in_a_fresh_debian(root: debroot.Root, deb: Path, tmp_path: P
     """Install, calculate, run with real traffic, upgrade under traffic, remove, purge; nothing is left."""
     testbed = root.testbed
     root.apt("update")
-    root.apt("satisfy", debroot.run("dpkg-deb", "-f", str(deb), "Depends").stdout.strip())
+    # netbase is on every machine: without its /etc/protocols nft 1.0.6 lists ct timeouts in a way that it cannot read.
+    root.apt("satisfy", debroot.run("dpkg-deb", "-f", str(deb), "Depends").stdout.strip() + ", netbase")
     before = root.files()
     root.install(deb)
 
