@@ -200,12 +200,13 @@ def open_packet(local: bytes, remotes: Sequence[tuple[int, int]]) -> socket.sock
     packet = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.htons(ETH_P_IPV6))
     try:
         attach_filter(packet, softwire_filter(local, remotes))
+        # Before there are virtio headers: with them the kernel refuses to hand over less than one (EINVAL).
+        _discard_queued(packet)
         packet.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
         try:
             packet.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
         except PermissionError:
             packet.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        _discard_queued(packet)
     except OSError:
         packet.close()
         raise

@@ -180,9 +180,9 @@ def has_nft_compat(namespace: Namespace) -> bool:
 
 
 def ufw(namespace: Namespace, scratch: Path) -> Firewall:
-    """ufw, enabled, with Debian's defaults."""
+    """ufw, enabled, with Debian's defaults, whatever this machine's own are."""
     firewall = Firewall(namespace, scratch, ("/etc/ufw",))
-    firewall.sh("ufw --force enable")
+    firewall.sh("ufw --force reset && ufw --force enable")
     return firewall
 
 

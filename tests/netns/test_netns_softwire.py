@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from b4client.dataplane import tunio
 from b4client.dataplane.apply import Dataplane
 from b4client.dataplane.ipip import checksum
 from b4client.lab.netns import Namespace, ip, ip_batch
@@ -326,3 +328,26 @@ def test_an_error_about_somebody_elses_packet_changes_nothing(bed: Bed) -> None:
     assert hears_nothing(s)
     s.send(b"still")
     assert bed.read().octets.endswith(b"still")
+
+
+def test_a_packet_in_between_does_not_keep_the_softwire_from_opening(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What any interface hears between the making of the packet socket and its filter is thrown away."""
+    attach = tunio.attach_filter
+
+    def late(packet: socket.socket, program: list[tuple[int, int, int, int]]) -> None:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as somebody:
+            for _ in range(3):
+                somebody.sendto(b"x", ("::1", 9))
+        assert select.select([packet], [], [], 1)[0]
+        attach(packet, program)
+
+    monkeypatch.setattr(tunio, "attach_filter", late)
+    namespace = Namespace(f"pk{os.getpid()}")
+    ip("netns", "add", namespace.name)
+    try:
+        ip("-n", namespace.name, "link", "set", "lo", "up")
+        with namespace.entered(), tunio.open_packet(LOCAL.packed, [(int(BR), 128)]) as packet:
+            assert select.select([packet], [], [], 0.2)[0] == []
+            assert packet.getsockopt(tunio.SOL_PACKET, tunio.PACKET_VNET_HDR) == 1
+    finally:
+        ip("netns", "del", namespace.name)
