@@ -35,6 +35,16 @@ class Inward:
 
     def run(self) -> None:
         """Until the TUN is deleted: OSError."""
+        while True:
+            try:
+                self._receive()
+            except OSError as error:
+                # A packet merged in a way for which a virtio header has no word: the kernel has thrown it away.
+                if error.errno != errno.EINVAL:
+                    raise
+                self._counters["drop-in-malformed"] += 1
+
+    def _receive(self) -> None:
         counters, receive, addresses = self._counters, self._forwarder.packet.recv_into, self._forwarder.addresses
         local = addresses[16:] if self._gate is not None else None
         # vnet header | link header, 14 octets or none | IPv6 header | IPv4 packet
